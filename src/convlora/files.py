@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; a result should be readable like any other file
             fsync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""Collect the balance loss, and set the token grid, over all Conv-LoRA layers of a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convlora.adapter.layer import ConvLoraLinear
+
+
+def balance_loss(model: nn.Module) -> Tensor:
+    """Sum over the layers of `balance_weight · (CV²(importance) + CV²(load))` of the last forward pass.
+
+    Add it to the task loss. It is a scalar on the model's device, 0 for a model without a gate. It is not
+    additive over batches: twice the batch does not give the mean of two halves.
+
+    Args:
+        model: Any module that holds Conv-LoRA layers, wrapped or not.
+    """
+    losses = [loss for layer in _layers(model) if (loss := layer.balance_loss()) is not None]
+    if losses:
+        return torch.stack(losses).sum()
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.zeros((), device=parameter.device)
+
+
+def set_token_grid(model: nn.Module, height: int, width: int) -> None:
+    """Tell every Conv-LoRA layer the token grid of the (b, n, c) inputs to come, when it is not square."""
+    for layer in _layers(model):
+        for config in layer.conv_lora.values():
+            config.grid = (height, width)
+
+
+def _layers(model: nn.Module) -> list[ConvLoraLinear]:
+    return [module for module in model.modules() if isinstance(module, ConvLoraLinear)]

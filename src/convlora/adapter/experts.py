@@ -1,0 +1,115 @@
+"""Convolution experts at native resolution: exact, without the up-sampled map.
+
+Expert i of the paper up-samples its map i times (bicubic), convolves 3×3, applies GELU and samples down again
+(bicubic). Down-sampling by i reads only one row in i (i odd) or four neighbouring rows per output row (i even): the
+source coordinate of output row t is `i·t + (i-1)/2`. Up-sampling and shifting are linear. So, with two small
+tables per scale and axis,
+
+    E_i(z) = D · GELU( Σ_{dy,dx} w[:, :, dy, dx] · P_dy z P_dxᵀ + bias ) · Dᵀ
+
+where `P_d` (K × H) up-samples, shifts by d ∈ {-1, 0, 1} and keeps the K rows that are read, and `D` (H × K) weighs
+them. Equal to the paper's formulation up to rounding; nothing of size iH × iW is made.
+
+All scales share one K, so an expert is picked by indexing its tables and weights: shapes never depend on the data,
+nothing waits for the device, and every parameter takes part in every step.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BICUBIC_A = -0.75  # the constant of torch's bicubic interpolation, with which the released weights were trained
+
+
+def apply_experts(z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales: tuple[int, ...]) -> Tensor:
+    """Send each map of a batch through its expert.
+
+    Args:
+        z: (b, r, h, w) low-rank maps, float32 or float64.
+        weight: (M, r, r, 3, 3) kernels of the M experts, out × in × rows × columns.
+        bias: (M, r).
+        index: (b,) expert of each map, 0…M-1.
+        scales: Up-sampling factor of each expert, length M.
+
+    Returns:
+        (b, r, h, w). `z` itself is not added.
+    """
+    b, r, h, w = z.shape
+    up_rows, down_rows = _tables(h, scales, z.dtype, z.device)
+    up_columns, down_columns = _tables(w, scales, z.dtype, z.device)
+    rows, columns = up_rows.shape[-2], up_columns.shape[-2]
+    if len(scales) > 1:
+        up_rows, down_rows, up_columns, down_columns, weight, bias = (
+            table.index_select(0, index) for table in (up_rows, down_rows, up_columns, down_columns, weight, bias)
+        )
+
+    # P_dy z: the three shifted sets of rows, as (b, in, dy, K, w)
+    shifted = torch.matmul(up_rows.flatten(1, 2).unsqueeze(1), z).unflatten(2, (3, rows))
+    # Mix channels before widening the columns: the sum over (in, dy) is a matrix of 3r × 3r
+    kernel = weight.permute(0, 1, 4, 2, 3).flatten(3, 4).flatten(1, 2)  # (·, out·dx, in·dy)
+    mixed = torch.matmul(kernel, shifted.reshape(b, 3 * r, rows * w)).view(b, r, 3, rows, w)
+    # Σ_dx · P_dxᵀ as one product over (dx, w)
+    columns_of = up_columns.transpose(-1, -2).flatten(1, 2)  # (·, dx·w, K)
+    sampled = torch.matmul(mixed.transpose(2, 3).reshape(b, r * rows, 3 * w), columns_of)
+    activated = F.gelu(sampled.view(b, r, rows, columns) + bias[:, :, None, None])
+    narrow = torch.matmul(activated.view(b, r * rows, columns), down_columns.transpose(-1, -2))
+    return torch.matmul(down_rows.unsqueeze(1), narrow.view(b, r, rows, w))
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tables `P` (M, 3, K, size) and `D` (M, size, K) of one axis, scales with fewer rows padded with zeros."""
+    with (
+        torch.no_grad(),
+        torch.inference_mode(False),
+    ):  # a table made under inference mode could not be used in training
+        tables = [_tables_of_scale(size, scale) for scale in scales]
+        k = max(down.shape[1] for _, down in tables)
+        up = torch.stack([F.pad(up, (0, 0, 0, k - up.shape[1])) for up, _ in tables])
+        down = torch.stack([F.pad(down, (0, k - down.shape[1])) for _, down in tables])
+        return up.to(device, dtype), down.to(device, dtype)
+
+
+def _tables_of_scale(size: int, scale: int) -> tuple[Tensor, Tensor]:
+    upsample = _bicubic_matrix(size, scale)
+    target = torch.arange(size)
+    first = scale * target + (scale - 1) // 2  # the row left of, or at, the source coordinate
+    if scale % 2:
+        rows = first
+        down = torch.eye(size, dtype=torch.float64)
+    else:
+        taps = first[:, None] + torch.arange(-1, 3)
+        rows = taps.clamp(0, scale * size - 1).flatten()
+        down = torch.kron(torch.eye(size, dtype=torch.float64), _cubic_weights(torch.tensor([0.5]).double()))
+    padded = F.pad(upsample, (0, 0, 1, 1))  # the convolution's zero padding, one row on each side
+    up = torch.stack([padded[rows + 1 + shift] for shift in (-1, 0, 1)])
+    return up, down
+
+
+def _bicubic_matrix(size: int, scale: int) -> Tensor:
+    """(scale·size, size) matrix of bicubic up-sampling, align_corners=False, borders clamped; float64."""
+    source = (torch.arange(scale * size, dtype=torch.float64) + 0.5) / scale - 0.5
+    floor = source.floor()
+    taps = (floor.long()[:, None] + torch.arange(-1, 3)).clamp(0, size - 1)
+    matrix = torch.zeros(scale * size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, taps, _cubic_weights(source - floor))
+
+
+def _cubic_weights(t: Tensor) -> Tensor:
+    """Weights of the four taps around a point at distance t ∈ [0, 1) after the second; shape (…, 4)."""
+    distance = torch.stack([1 + t, t, 1 - t, 2 - t], dim=-1)
+    near = ((_BICUBIC_A + 2) * distance - (_BICUBIC_A + 3)) * distance**2 + 1
+    far = _BICUBIC_A * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance <= 1, near, far)
+
+
+def init_experts(weight: Tensor, bias: Tensor) -> None:
+    """Initialise as `nn.Conv2d` does, with zero biases, as the released code."""
+    for kernel in weight:
+        torch.nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+    torch.nn.init.zeros_(bias)

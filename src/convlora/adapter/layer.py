@@ -1,0 +1,188 @@
+"""The Conv-LoRA layer: a frozen linear layer, LoRA beside it, and a convolution inside LoRA's bottleneck."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from convlora.adapter.config import ConvLoraConfig
+from convlora.adapter.experts import apply_experts, init_experts
+from convlora.adapter.gate import Routing, route, route_randomly, route_to_only
+
+
+class ConvLoraLinear(nn.Module, LoraLayer):
+    """`h = W0 x + b + (α/r) · B (z + E_i(z))`, `z = A x`, `i` chosen by the gate from the mean of `z`.
+
+    Equation 4 of the paper with the residual `z` of the released code. Inputs are (b, h, w, c), or (b, n, c) with
+    n = prefix tokens + h·w; the expert is chosen per entry of the first axis, which in SAM's windowed blocks runs over
+    images × windows. Gate and experts compute in float32 (float64 for float64 inputs), under autocast too.
+    """
+
+    adapter_layer_names = (
+        *LoraLayer.adapter_layer_names,
+        "lora_expert_weight",
+        "lora_expert_bias",
+        "lora_gate",
+        "lora_noise",
+    )
+    other_param_names = (*LoraLayer.other_param_names, "conv_lora", "routing")
+
+    # What PEFT's LoraLayer sets up, for the type checker
+    base_layer: nn.Module
+    lora_A: nn.ModuleDict
+    lora_B: nn.ModuleDict
+    lora_dropout: nn.ModuleDict
+    _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
+    scaling: dict[str, float]
+    active_adapters: list[str]
+    disable_adapters: bool
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: ConvLoraConfig,
+        r: int,
+        lora_alpha: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        LoraLayer.__init__(self, base_layer)
+        self.lora_expert_weight = nn.ParameterDict()
+        self.lora_expert_bias = nn.ParameterDict()
+        self.lora_gate = nn.ParameterDict()
+        self.lora_noise = nn.ParameterDict()
+        self.conv_lora: dict[str, ConvLoraConfig] = {}
+        self.routing: dict[str, Routing] = {}
+        self.fan_in_fan_out = False
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
+
+    def update_layer(
+        self,
+        adapter_name: str,
+        r: int,
+        lora_alpha: int,
+        config: ConvLoraConfig,
+        **kwargs: Any,
+    ) -> None:
+        """Add an adapter (PEFT's hook)."""
+        experts = len(config.scales)
+        # Made before LoRA's own weights, because PEFT initialises, moves and freezes all of them in one go.
+        self.lora_expert_weight[adapter_name] = nn.Parameter(torch.empty(experts, r, r, 3, 3))
+        self.lora_expert_bias[adapter_name] = nn.Parameter(torch.zeros(experts, r))
+        init_experts(self.lora_expert_weight[adapter_name], self.lora_expert_bias[adapter_name])
+        if config.has_gate:
+            self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(r, experts))
+            self.lora_noise[adapter_name] = nn.Parameter(torch.zeros(r, experts))
+        self.conv_lora[adapter_name] = config
+        super().update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return (…, out_features), shaped like the base layer's output."""
+        if kwargs.pop("adapter_names", None) is not None:
+            raise ValueError("Conv-LoRA does not support several adapters in one batch (`adapter_names`).")
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters:
+            return result
+        for name in self.active_adapters:
+            if name in self.lora_A:
+                result = result + self._delta(name, x).to(result.dtype)
+        return result
+
+    def _delta(self, name: str, x: Tensor) -> Tensor:
+        config = self.conv_lora[name]
+        x = self._cast_input_dtype(x, next(self.lora_A[name].parameters()).dtype)
+        z = self.lora_A[name](self.lora_dropout[name](x))
+        prefix = config.num_prefix_tokens if z.dim() == 3 else 0
+        grid = z[:, prefix:].view(z.shape[0], *self._grid(z, config), z.shape[-1]) if z.dim() == 3 else z
+        if grid.dim() != 4:
+            raise ValueError(
+                f"Conv-LoRA got tokens of shape {tuple(x.shape)}; it needs (b, h, w, c), or (b, n, c) with n = h·w."
+            )
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            # bf16 near-ties would route differently on different devices; r channels cost nothing in float32
+            maps = grid.movedim(-1, 1).to(torch.promote_types(z.dtype, torch.float32))
+            routing = self.routing[name] = self._route(name, maps)
+            weight, bias = self.lora_expert_weight[name], self.lora_expert_bias[name]
+            out = apply_experts(maps, weight.to(maps.dtype), bias.to(maps.dtype), routing.index, config.scales)
+            if config.routing == "learned" and self.training:
+                out = out * routing.straight_through()[:, None, None, None]
+        local = out.movedim(1, -1).reshape(z[:, prefix:].shape).to(z.dtype)
+        if prefix:
+            local = torch.cat([torch.zeros_like(z[:, :prefix]), local], dim=1)
+        return self.lora_B[name](z + local) * self.scaling[name]
+
+    def _route(self, name: str, maps: Tensor) -> Routing:
+        config = self.conv_lora[name]
+        pooled = maps.mean((2, 3))
+        if len(config.scales) == 1:
+            return route_to_only(pooled)
+        if config.routing == "random":
+            return route_randomly(pooled, len(config.scales))
+        if self.training and not torch.is_grad_enabled():
+            _refuse_reentrant_checkpointing()
+        gate, noise = (weights[name].to(maps.dtype) for weights in (self.lora_gate, self.lora_noise))
+        return route(pooled, gate, noise, training=self.training)
+
+    @staticmethod
+    def _grid(z: Tensor, config: ConvLoraConfig) -> tuple[int, int]:
+        tokens = z.shape[1] - config.num_prefix_tokens
+        if config.grid is not None:
+            height, width = config.grid
+        else:
+            height = width = math.isqrt(max(tokens, 0))
+        if tokens < 1 or height * width != tokens:
+            given = f"grid={tuple(config.grid)}" if config.grid is not None else "a square"
+            raise ValueError(
+                f"Conv-LoRA got {z.shape[1]} tokens, {config.num_prefix_tokens} of them prefix tokens; the other "
+                f"{tokens} do not form {given}. Give ConvLoraConfig(num_prefix_tokens=…) for tokens such as CLS, "
+                "ConvLoraConfig(grid=(height, width)) for a grid that is not square, or call "
+                "convlora.adapter.set_token_grid(model, height, width) when it changes between batches."
+            )
+        return height, width
+
+    def balance_loss(self) -> Tensor | None:
+        """Weighted balance loss of the active adapters' last forward pass; None if nothing was balanced."""
+        losses = [
+            self.conv_lora[name].balance_weight * self.routing[name].balance_loss()
+            for name in self.active_adapters
+            if name in self.routing and name in self.lora_gate and self.conv_lora[name].balance_weight
+        ]
+        return torch.stack(losses).sum() if losses and not self.disable_adapters else None
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: the experts depend on the input."""
+        raise ValueError(
+            "Conv-LoRA cannot be merged into the base weights: its convolution experts see neighbouring tokens and are "
+            "chosen by the input, which no weight matrix can do. Keep the adapter, or use `unload()` to drop it."
+        )
+
+    def unmerge(self) -> None:
+        """Nothing is ever merged, so there is nothing to undo."""
+        return
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The last routing holds tensors of the autograd graph, which can be neither copied nor pickled.
+        return {**self.__dict__, "routing": {}}
+
+    def __repr__(self) -> str:
+        return "conv_lora." + super().__repr__()
+
+
+def _refuse_reentrant_checkpointing() -> None:
+    """Raise if this forward pass runs inside torch's reentrant checkpointing."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint" and frame.f_code.co_name == "forward":
+            raise RuntimeError(
+                "Conv-LoRA does not train under reentrant gradient checkpointing: the first pass records no graph, so "
+                "the balance loss would be lost. Use gradient_checkpointing_kwargs={'use_reentrant': False}."
+            )
