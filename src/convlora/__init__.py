@@ -15,6 +15,17 @@ _HOME = {
     "balance_loss": "convlora.adapter",
     "load_released_state_dict": "convlora.adapter",
     "set_token_grid": "convlora.adapter",
+    "Predictor": "convlora.inference.predictor",
+    "SamForSemanticSegmentation": "convlora.sam",
+    "SamSegmentationImageProcessor": "convlora.sam",
+    "EvaluateSettings": "convlora.evaluation.evaluate",
+    "PredictSettings": "convlora.inference.folder",
+    "TrainSettings": "convlora.training.settings",
+    "evaluate": "convlora.evaluation.evaluate",
+    "predict_folder": "convlora.inference.folder",
+    "read_image": "convlora.data.images",
+    "resume": "convlora.training.run",
+    "train": "convlora.training.run",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,31 @@ def replacing(path: Path) -> Iterator[Path]:
             fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden sibling of the folder `path`; on success flush all files in it to disk and rename it to `path`.
+
+    A folder that is there already is replaced. On any error the hidden one is removed and the old one stays.
+
+    Raises:
+        OutputError: as `replacing`.
+    """
+    hidden = path.with_name(f".{path.name}.tmp")
+    with output_errors(path):
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir(parents=True)
+        try:
+            yield hidden
+            for file in hidden.rglob("*"):
+                fsync(file)
+            if path.exists():
+                shutil.rmtree(path)
+            hidden.rename(path)
+            fsync(path.parent)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from convlora.adapter.config import PEFT_TYPE, ConvLoraConfig
 from convlora.adapter.layer import ConvLoraLinear
 from convlora.adapter.model import ConvLoraModel
 from convlora.adapter.released import load_released_state_dict
+from convlora.adapter.saving import load_adapter, save_adapter
 
 # PEFT's own `register_peft_method` takes only members of its enum, which a package outside PEFT cannot extend.
 PEFT_TYPE_TO_CONFIG_MAPPING[PEFT_TYPE] = ConvLoraConfig
@@ -18,6 +19,8 @@ __all__ = [
     "ConvLoraLinear",
     "ConvLoraModel",
     "balance_loss",
+    "load_adapter",
     "load_released_state_dict",
+    "save_adapter",
     "set_token_grid",
 ]

@@ -153,7 +153,7 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         losses = [
             self.conv_lora[name].balance_weight * self.routing[name].balance_loss()
             for name in self.active_adapters
-            if name in self.routing and name in self.lora_gate and self.conv_lora[name].balance_weight
+            if name in self.routing and name in self.lora_gate  # a weight of 0 too: DDP wants every gradient
         ]
         return torch.stack(losses).sum() if losses and not self.disable_adapters else None
 

@@ -1,0 +1,1 @@
+"""Speed and evidence, measured; results as JSON in `results/`."""

@@ -1,0 +1,220 @@
+"""Adapter folders that are verified before they are used.
+
+PEFT's own format (adapter_config.json + adapter_model.safetensors) plus a manifest: the hash of both files, and a probe
+of the base model. safetensors executes nothing but verifies nothing either; PEFT loads a tampered adapter
+with a missing key, an extra key or NaN weights without an error. Here each of them is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from convlora.errors import WeightsError
+from convlora.files import replacing, sha256, write_json
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
+NO_TARGET = "dummy-target-modules"  # PEFT's name for "adapt nothing", used by methods that only tune whole modules
+
+_MODULE_NAME = re.compile(r"[A-Za-z0-9_.]+")
+_PROBE_SIZE = 256
+_PROBE_TOLERANCE = 2**-7  # a base kept in bf16 differs from float32 by 2^-8 of each value
+
+
+def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any]) -> None:
+    """Save the active adapter, its configuration, and a manifest that recognises both and the base model.
+
+    Args:
+        model: What `peft.get_peft_model` returned.
+        folder: An existing folder; files of the same names are replaced.
+        metadata: JSON values kept in the manifest under "metadata".
+    """
+    name = model.active_adapter
+    config = model.peft_config[name]
+    was_inference = config.inference_mode
+    config.inference_mode = True  # as PEFT saves it: a loaded adapter is not trainable unless asked
+    try:
+        config.save_pretrained(str(folder))
+    finally:
+        config.inference_mode = was_inference
+    state = {key: value.detach().cpu().contiguous() for key, value in get_peft_model_state_dict(model).items()}
+    save_tensors(state, folder / WEIGHTS_FILE)
+    manifest = {
+        "format": FORMAT,
+        "files": {file: sha256(folder / file) for file in (CONFIG_FILE, WEIGHTS_FILE)},
+        "base_probe": base_probe(model),
+        "metadata": dict(metadata),
+    }
+    write_json(folder / MANIFEST_FILE, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an adapter folder, after the hashes that it lists were verified.
+
+    Raises:
+        WeightsError: There is no manifest, or a file is missing or was changed.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise WeightsError(
+            f"{folder} holds no {MANIFEST_FILE}, so it is not a complete adapter saved by convlora. Give a run "
+            "folder, or its adapter/ folder."
+        )
+    manifest = _read_json(path)
+    files, probe = manifest.get("files"), manifest.get("base_probe")
+    if manifest.get("format") != FORMAT or not isinstance(files, dict) or not isinstance(probe, list):
+        raise WeightsError(
+            f"{path} is damaged or of another version: expected format {FORMAT} with files and base_probe."
+        )
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder / name} is missing. Copy the whole adapter folder again.")
+        if sha256(folder / name) != files.get(name):
+            raise WeightsError(f"{folder / name} was changed after it was saved (its SHA-256 differs). Copy it again.")
+    return manifest
+
+
+def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> PeftModel:
+    """Put a saved adapter on its base model; refuse anything that does not fit exactly.
+
+    Args:
+        base: The model that the adapter was trained on; it is modified in place.
+        folder: What `save_adapter` wrote.
+        trainable: Make the adapter trainable, to continue training.
+
+    Raises:
+        WeightsError: Naming the file, key or tensor: changed, missing, extra, misshaped, not finite, or a base model
+            with other weights.
+    """
+    manifest = read_manifest(folder)
+    config = read_config(folder / CONFIG_FILE)
+    config.inference_mode = not trainable
+    _check_base(base, manifest["base_probe"], folder)
+    state = load_tensors(folder / WEIGHTS_FILE)
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:  # of PEFT, for modules that are not there
+        raise WeightsError(f"{folder / CONFIG_FILE} does not fit this base model: {error}") from error
+    restore_adapter(model, state, source=folder / WEIGHTS_FILE)
+    return model
+
+
+def restore_adapter(model: PeftModel, state: Mapping[str, Tensor], *, source: Path) -> None:
+    """Copy an adapter's tensors into a model that has this adapter; all of them and nothing else."""
+    expected = get_peft_model_state_dict(model)
+    problems = [f"tensor {key} is missing" for key in expected if key not in state]
+    problems += [f"tensor {key} is not known" for key in state if key not in expected]
+    problems += [
+        f"tensor {key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems += [f"tensor {key} is not finite" for key, value in state.items() if not value.isfinite().all()]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise WeightsError(f"{source}: {'; '.join(problems[:3])}{more}. The adapter was not loaded.")
+    set_peft_model_state_dict(model, dict(state))
+
+
+def read_config(path: Path) -> PeftConfig:
+    """Read a PEFT configuration; unknown keys and patterns that PEFT would run as regular expressions are refused."""
+    values = _read_json(path)
+    kind = values.get("peft_type")
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise WeightsError(f"{path}: peft_type={kind!r} is not a known method.")
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    known = set(config_class.__dataclass_fields__)
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise WeightsError(f"{path}: unknown key {unknown[0]!r}. Copy the adapter folder again.")
+    targets = values.get("target_modules")
+    plain = targets == NO_TARGET or (
+        isinstance(targets, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in targets)
+    )
+    patterns = [
+        name for name in ("layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules") if values.get(name)
+    ]
+    if not plain or patterns:
+        where = patterns[0] if plain else "target_modules"
+        raise WeightsError(f"{path}: {where}={values.get(where)!r} is a pattern; only plain module names are accepted.")
+    numbers = {key: value for key, value in values.items() if isinstance(value, float)}
+    for key, value in numbers.items():
+        if not math.isfinite(value):
+            raise WeightsError(f"{path}: {key}={value} is not finite.")
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def base_probe(model: nn.Module) -> list[float]:
+    """Values at fixed places of the frozen base weights: enough to tell one base model from another."""
+    parameters = _base_parameters(model)
+    step = max(1, len(parameters) // _PROBE_SIZE)
+    values = []
+    for i, (_, parameter) in enumerate(parameters[::step][:_PROBE_SIZE]):
+        flat = parameter.detach().flatten()
+        values.append(float(flat[(7919 * (i + 1)) % flat.numel()]))  # a prime, so places differ from tensor to tensor
+    return values
+
+
+def _base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters of the base model by their own names, in name order, whether or not it wears adapters."""
+    named = {}
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or ".modules_to_save." in name:
+            continue
+        clean = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", "")
+        named[clean] = parameter
+    return sorted(named.items())
+
+
+def _check_base(base: nn.Module, probe: list[float], folder: Path) -> None:
+    mine = base_probe(base)
+    same = len(mine) == len(probe) and all(
+        isinstance(theirs, int | float) and abs(ours - theirs) <= _PROBE_TOLERANCE * abs(ours) + 1e-6
+        for ours, theirs in zip(mine, probe, strict=False)
+    )
+    if not same:
+        raise WeightsError(
+            f"the adapter in {folder} was trained on another base model: the frozen weights differ. Load it on the "
+            "base model that its card names."
+        )
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; anything else is a `WeightsError`."""
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, OSError, torch.cuda.OutOfMemoryError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}. Copy it again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not readable JSON: {error}. Copy the folder again.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds {type(value).__name__}, expected an object. Copy the folder again.")
+    return value

@@ -1,0 +1,90 @@
+"""`convlora COMMAND`: find the command, run it, and turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from convlora import __version__
+from convlora.errors import ConvloraError
+
+COMMANDS = {
+    "check": "look at images and masks, and say what would be trained",
+    "train": "fine-tune SAM on images and masks",
+    "resume": "continue an interrupted run",
+    "predict": "write masks for new images",
+    "evaluate": "score a run on labelled images",
+    "demo": "train on the embedded sample data, and compare with a baseline",
+}
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_HELP = """usage: convlora COMMAND [arguments]
+
+Conv-LoRA (ICLR 2024) fine-tuning of the Segment Anything Model.
+
+commands:
+{commands}
+
+`convlora COMMAND --help` shows a command's settings. With --debug, errors show their traceback.
+exit codes: 0 done · 1 unexpected error · 2 settings · 3 data · 4 weights · 5 not finite · 6 output · 130 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in rest
+    rest = [argument for argument in rest if argument != "--debug"]
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        print(_HELP.format(commands=lines))
+        return 0 if rest else EXIT_USAGE
+    if rest[0] == "--version":
+        print(f"convlora {__version__}")
+        return 0
+    name = rest[0]
+    if name not in COMMANDS:
+        return _fail(f"unknown command {name!r}; it must be one of {', '.join(COMMANDS)}.", EXIT_USAGE)
+    if not debug:
+        _quiet()
+    try:
+        importlib.import_module(f"convlora.cli.{name}").run(rest[1:])
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        return _report(error)
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    if isinstance(error, ConvloraError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return _fail(str(error) or "interrupted.", EXIT_INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, nor flushed
+        return EXIT_UNEXPECTED
+    return _fail(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", EXIT_UNEXPECTED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"convlora: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> None:
+    """Keep the libraries' own progress bars and warnings out of the way of ours."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Images and masks on disk: finding, decoding, checking, splitting and augmenting them."""

@@ -1,0 +1,160 @@
+"""Look at every image and mask once, before anything is trained or scored with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from convlora.data.images import read_image
+from convlora.data.masks import LabelFormat, detect_labels, read_mask, require_equal_sizes
+from convlora.data.notes import class_notes, leak_notes, mask_notes
+from convlora.data.pairing import find_samples
+from convlora.data.samples import Sample
+from convlora.data.settings import DataSettings, ImageLimits
+from convlora.data.splitting import split_samples
+from convlora.errors import DataError, MaskError
+from convlora.files import sha256
+
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """A data set that can be used, and what was found in it."""
+
+    splits: dict[str, list[Sample]]
+    """Samples of train, val and test."""
+    labels: LabelFormat
+    notes: list[str]
+    """What the user should know: how masks were read, and what looks wrong but may be meant."""
+    class_pixels: tuple[int, ...]
+    """Pixels of each class in all masks."""
+    images_per_class: tuple[int, ...]
+    """Masks that hold each class."""
+    ignored_pixels: int
+    smallest: tuple[int, int]
+    """(H, W) of the image of fewest pixels."""
+    largest: tuple[int, int]
+    """(H, W) of the image of most pixels."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What remains of a decoded pair."""
+
+    size: tuple[int, int]
+    values: dict[int, int]
+    """Pixels by mask value."""
+    digest: str
+    """SHA-256 of the image file."""
+
+
+def check_data(
+    settings: DataSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    labels: LabelFormat | None = None,
+) -> CheckedData:
+    """Find, split and decode all samples and settle what their masks mean.
+
+    Args:
+        settings: Where the data are.
+        progress: Called with the number of samples done and of all samples.
+        labels: Classes of a finished model. They count instead of the settings' `classes` and `ignore_index`, the
+            masks may use either encoding if there are two, and no image needs to be in the train split.
+
+    Raises:
+        SettingsError: settings contradict each other.
+        DataError: something is wrong with the files; the message tells how many problems there are and the first.
+    """
+    samples = find_samples(settings.images, settings.masks)
+    splits = split_samples(samples, settings, need_train=labels is None)
+    measured, problems = _measure_all(samples, settings.limits, progress)
+    histograms = {sample.required_mask(): item.values for sample, item in measured}
+    try:
+        found, notes = detect_labels(
+            histograms,
+            classes=labels.classes if labels else settings.classes,
+            mask_format=settings.mask_format,
+            ignore_index=labels.ignore_index if labels else settings.ignore_index,
+        )
+    except MaskError as error:
+        problems += [str(error)] if histograms else []
+    if problems:
+        raise DataError(_one_line(problems))
+    counts = [_class_counts(item.values, found) for _, item in measured]
+    names = [sample.name for sample in samples]
+    split_of = {sample.name: split for split, members in splits.items() for sample in members}
+    notes += mask_notes(names, counts, found)
+    notes += class_notes([split_of[name] for name in names], counts, found)
+    notes += leak_notes({sample.name: item.digest for sample, item in measured}, split_of)
+    sizes = sorted((item.size for _, item in measured), key=lambda size: (size[0] * size[1], size))
+    classes = range(found.num_classes)
+    return CheckedData(
+        splits=splits,
+        labels=found,
+        notes=notes,
+        class_pixels=tuple(sum(count[i] for count in counts) for i in classes),
+        images_per_class=tuple(sum(count[i] > 0 for count in counts) for i in classes),
+        ignored_pixels=sum(count[found.ignore_index] for count in counts),
+        smallest=sizes[0],
+        largest=sizes[-1],
+    )
+
+
+def _measure_all(
+    samples: Sequence[Sample], limits: ImageLimits, progress: Callable[[int, int], None] | None
+) -> tuple[list[tuple[Sample, _Measured]], list[str]]:
+    """What could be measured, and what is wrong with the rest; at most one decoded pair a thread is in memory."""
+    measured = []
+    problems = []
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        results = pool.map(lambda sample: _measure(sample, limits), samples)
+        for done, (sample, result) in enumerate(zip(samples, results, strict=True), 1):
+            if isinstance(result, DataError):
+                problems.append(str(result))
+            else:
+                measured.append((sample, result))
+            if progress is not None:
+                progress(done, len(samples))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C do not decode the rest first
+    return measured, problems
+
+
+def _measure(sample: Sample, limits: ImageLimits) -> _Measured | DataError:
+    try:
+        height, width, _ = read_image(sample.image, limits).shape
+        values = read_mask(sample.required_mask(), limits)
+        require_equal_sizes(sample, (height, width), values.shape)
+        return _Measured((height, width), _histogram(values), sha256(sample.image))
+    except DataError as error:
+        return error
+
+
+def _histogram(values: np.ndarray) -> dict[int, int]:
+    if values.min() >= 0 and values.max() < 2**16:  # ten times faster than np.unique
+        every = np.bincount(values.ravel())
+        found = np.flatnonzero(every)
+        counts = every[found]
+    else:
+        found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _one_line(problems: list[str], shown: int = 5) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    more = f" (and {len(problems) - shown} more)" if len(problems) > shown else ""
+    return f"{len(problems)} problems: " + "; ".join(text.removesuffix(".") for text in problems[:shown]) + f"{more}."
+
+
+def _class_counts(values: dict[int, int], labels: LabelFormat) -> Counter[int]:
+    """Pixels of a mask by class id or `ignore_index`."""
+    mapping = labels.mapping()
+    return Counter({mapping[value]: count for value, count in values.items()})

@@ -1,0 +1,50 @@
+"""One image of a data set and what belongs to it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convlora.errors import PairingError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its mask, if there is one, and its split, if the user gave one."""
+
+    name: str
+    image: Path
+    mask: Path | None = None
+    split: str | None = None
+
+    def required_mask(self) -> Path:
+        """The mask.
+
+        Raises:
+            PairingError: there is none.
+        """
+        if self.mask is None:
+            raise PairingError(f"{self.image}: has no mask, which training and evaluation need; give --masks.")
+        return self.mask
+
+
+def stem(path: Path) -> str:
+    """File name without suffix, in Unicode form NFC: file systems and archives store é in two ways."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """The stems of different paths or, if two are equal, the paths as they are with forward slashes."""
+    stems = [stem(path) for path in paths]
+    return stems if len(set(stems)) == len(stems) else [path.as_posix() for path in paths]
+
+
+def first_few(items: Iterable[object], count: int = 3) -> str:
+    """The first items of a list for an error message, and how many more there are."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - count} more" if len(texts) > count else ""
+    return ", ".join(texts[:count]) + more

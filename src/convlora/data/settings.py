@@ -1,0 +1,106 @@
+"""Everything that can be set about the data; light to import, because the command line's help needs it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+MASK_FORMATS = ("auto", "ids", "binary")
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image file may ask of the machine."""
+
+    max_pixels: int = 64_000_000
+    """Height times width; a larger file is refused before it is decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """Random changes of the training images; their masks move along."""
+
+    flip_horizontal: bool = True
+    """Swap left and right in half of the cases."""
+    flip_vertical: bool = True
+    """Swap top and bottom in half of the cases."""
+    rotate: float = 15.0
+    """Largest rotation to either side, in degrees."""
+    scale: float = 0.2
+    """Zoom between 1 / (1 + scale) and 1 + scale, log-uniform."""
+    brightness: float = 0.2
+    """Largest relative change of the brightness, 0 to 1."""
+    contrast: float = 0.2
+    """Largest relative change of the contrast, 0 to 1."""
+    saturation: float = 0.1
+    """Largest relative change of the saturation, 0 to 1."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values, one sentence each; empty if they can be used."""
+        bounds = {"rotate": 180.0, "scale": 9.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
+        return [
+            f"augmentation.{name}={value} must be between 0 and {high:g}"
+            for name, high in bounds.items()
+            if not 0 <= (value := getattr(self, name)) <= high
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the images and masks are, what the masks mean, and how they are split."""
+
+    images: str
+    """Folder of images, or a CSV file with columns image, mask and, optionally, split (train, val or test)."""
+    masks: str | None = None
+    """Folder of masks, paired with the images by stem; not with a CSV file."""
+    classes: list[str] | None = None
+    """Class names from id 0 (background) on; default: read off the masks."""
+    mask_format: str = "auto"
+    """auto detects and tells; ids: pixel values are class ids; binary: 0 is background, 255 foreground."""
+    ignore_index: int = 255
+    """Mask value of pixels that count neither in training nor in scores."""
+    val_fraction: float = 0.15
+    """Fraction of the images for validation; not used if the CSV file has splits."""
+    test_fraction: float = 0.15
+    """Fraction of the images for the test; not used if the CSV file has splits."""
+    group: str | None = None
+    """Regular expression; its first group names an image's volume or patient, which stays in one split."""
+    split_seed: int = 0
+    """Another number gives another split."""
+    max_megapixels: float = 64.0
+    """Images and masks of more megapixels are refused before they are decoded."""
+
+    @property
+    def limits(self) -> ImageLimits:
+        """The limits of image files in pixels."""
+        return ImageLimits(max_pixels=int(self.max_megapixels * 1_000_000))
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values, one sentence each; empty if they can be used."""
+        problems = [
+            f"{name}={value} must be at least 0 and less than 1"
+            for name in ("val_fraction", "test_fraction")
+            if not 0 <= (value := getattr(self, name)) < 1
+        ]
+        if not problems and self.val_fraction + self.test_fraction >= 1:
+            total = f"{self.val_fraction} + {self.test_fraction}"
+            problems.append(f"val_fraction + test_fraction = {total} must be less than 1: some images must train")
+        if self.mask_format not in MASK_FORMATS:
+            problems.append(f"mask_format={self.mask_format!r} must be one of {', '.join(MASK_FORMATS)}")
+        if not 0 <= self.ignore_index <= 255:
+            problems.append(f"ignore_index={self.ignore_index} must be between 0 and 255")
+        if not (self.max_megapixels > 0 and math.isfinite(self.max_megapixels)):
+            problems.append(f"max_megapixels={self.max_megapixels} must be finite and more than 0")
+        return problems + self._group_problems()
+
+    def _group_problems(self) -> list[str]:
+        if self.group is None:
+            return []
+        try:
+            groups = re.compile(self.group).groups
+        except re.error as error:
+            return [f"group={self.group!r} is not a regular expression: {error}"]
+        if groups == 0:
+            return [rf"group={self.group!r} has no group; put parentheses around the part to keep, as in '^(\w+)_\d+$'"]
+        return []

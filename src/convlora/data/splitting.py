@@ -1,0 +1,103 @@
+"""Divide samples into training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from convlora.data.samples import SPLITS, Sample, first_few
+from convlora.data.settings import DataSettings
+from convlora.errors import DataError, SettingsError
+
+
+def split_samples(
+    samples: Sequence[Sample], settings: DataSettings, *, need_train: bool = True
+) -> dict[str, list[Sample]]:
+    """Samples by split: train, val and test, each in the order given.
+
+    Splits that the samples bring along are used as they are. Otherwise whole groups are drawn by a hash of the seed
+    and the group's name, so the split depends neither on the files' order nor on the machine, and adding images
+    moves few others. Without `settings.group` each image is a group.
+
+    Args:
+        samples: With different names.
+        settings: Fractions, group and seed.
+        need_train: Whether an empty train split is an error; it is not when a finished model is evaluated.
+
+    Raises:
+        SettingsError: fractions or group are wrong, or the group does not match every name.
+        DataError: there are too few images, or the splits given are incomplete or part a group.
+    """
+    problems = settings.problems()
+    if problems:
+        raise SettingsError("; ".join(problems) + ".")
+    groups = _groups(samples, settings.group)
+    given = [sample for sample in samples if sample.split is not None]
+    if given and len(given) < len(samples):
+        missing = [sample.name for sample in samples if sample.split is None]
+        raise DataError(
+            f"{len(missing)} of {len(samples)} images have no split ({first_few(missing)}); fill the split column in "
+            "every row, or remove it."
+        )
+    chosen = {sample.name: str(sample.split) for sample in given} or _draw(groups, settings)
+    if given:
+        _refuse_parted_groups(groups, chosen)
+    splits = {split: [sample for sample in samples if chosen[sample.name] == split] for split in SPLITS}
+    if need_train and not splits["train"]:
+        raise DataError(f"none of the {len(samples)} images has the split train; mark some to train on.")
+    return splits
+
+
+def _groups(samples: Sequence[Sample], pattern: str | None) -> dict[str, list[str]]:
+    """Names of samples by group."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    unmatched = []
+    for sample in samples:
+        match = re.search(pattern, sample.name) if pattern is not None else None
+        key = sample.name if pattern is None else match and match.group(1)
+        if key is None:
+            unmatched.append(sample.name)
+        else:
+            groups[key].append(sample.name)
+    if unmatched:
+        raise SettingsError(
+            f"group={pattern!r} does not match {len(unmatched)} of {len(samples)} image names "
+            f"({first_few(unmatched)}); correct it so that its first group is found in every name."
+        )
+    return groups
+
+
+def _draw(groups: dict[str, list[str]], settings: DataSettings) -> dict[str, str]:
+    """Split of each name."""
+    fractions = {"val": settings.val_fraction, "test": settings.test_fraction}
+    wanted = [split for split, fraction in fractions.items() if fraction > 0]
+    total = sum(len(names) for names in groups.values())
+    if len(groups) <= len(wanted):
+        unit = "images" if settings.group is None else f"groups of images (group={settings.group!r})"
+        raise DataError(
+            f"{len(groups)} {unit} are too few for {', '.join(['train', *wanted])}: at least {len(wanted) + 1} are "
+            "needed. Add images, or set --val_fraction or --test_fraction to 0."
+        )
+    queue = sorted(groups, key=lambda group: hashlib.sha256(f"{settings.split_seed}:{group}".encode()).digest())
+    chosen = {}
+    for position, split in enumerate(wanted, 1):
+        target = int(fractions[split] * total + 0.5)
+        size = 0
+        while len(queue) > len(wanted) - position + 1:  # leave a group for each later split and for train
+            after = size + len(groups[queue[0]])
+            if size and abs(after - target) >= abs(size - target):
+                break
+            chosen.update(dict.fromkeys(groups[queue.pop(0)], split))
+            size = after
+    return {name: chosen.get(name, "train") for names in groups.values() for name in names}
+
+
+def _refuse_parted_groups(groups: dict[str, list[str]], chosen: dict[str, str]) -> None:
+    parted = [group for group, names in groups.items() if len({chosen[name] for name in names}) > 1]
+    if parted:
+        raise DataError(
+            f"the splits given part {len(parted)} groups ({first_few(parted)}), so scores would come out too good. "
+            "Move each group into one split, or leave out --group."
+        )

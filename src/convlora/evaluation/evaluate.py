@@ -1,0 +1,112 @@
+"""Evaluate a finished run: scores into metrics.json, pictures into report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convlora.data.checking import CheckedData, check_data
+from convlora.data.dataset import SegmentationDataset
+from convlora.data.images import ImageLimits
+from convlora.data.masks import LabelFormat
+from convlora.data.settings import DataSettings
+from convlora.errors import DataError
+from convlora.evaluation.report import write_report
+from convlora.evaluation.results import RunResult, describe_run
+from convlora.evaluation.scoring import score
+from convlora.files import write_json
+from convlora.inference.predictor import Predictor
+from convlora.training.folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Evaluation of a run."""
+
+    run: str
+    """Run folder, or the adapter folder in it (then images are needed)."""
+    images: str | None = None
+    """Folder of images, or a CSV file; default the run's own test images."""
+    masks: str | None = None
+    """Folder of masks, paired with the images by stem; not with a CSV file."""
+    split: str = "test"
+    """Which images are scored, where a CSV file or the run itself has splits: train, val or test."""
+    output: str | None = None
+    """Folder for metrics.json and report.html; default the run folder if its own test images are scored."""
+    batch_size: int = 1
+    """Images that are segmented at a time."""
+    model: str | None = None
+    """Base SAM, if it is not where it was during training."""
+    device: str = "auto"
+    """auto takes a GPU if there is one; cpu."""
+    max_megapixels: float = 64.0
+    """Larger images are refused before they are decoded."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gave: the result, notes on the data, and where the files are (None: not written)."""
+
+    result: RunResult
+    notes: list[str]
+    folder: Path | None
+
+
+def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+    """Score a run and write metrics.json and report.html.
+
+    Raises:
+        DataError: There is nothing to score, or images and masks do not fit the run's classes.
+        WeightsError: Of the run folder.
+    """
+    predictor = Predictor.from_folder(settings.run, model=settings.model, device=settings.device)
+    dataset, labels, notes = _dataset(settings, predictor)
+    result = describe_run(
+        Path(settings.run),
+        predictor,
+        score(predictor, dataset, labels, batch_size=settings.batch_size, progress=progress),
+    )
+    own_test = settings.images is None and settings.split == "test"
+    folder = Path(settings.output) if settings.output else Path(settings.run) if own_test else None
+    if folder is not None:
+        write_json(folder / "metrics.json", result.as_json())
+        write_report(folder / "report.html", [result], dataset, labels)
+    return Evaluation(result, notes, folder)
+
+
+def _dataset(settings: EvaluateSettings, predictor: Predictor) -> tuple[SegmentationDataset, LabelFormat, list[str]]:
+    limits = ImageLimits(int(settings.max_megapixels * 1e6))
+    if settings.images is None:
+        split = RunFolder.open(settings.run).read_split()
+        samples = split.samples.get(settings.split, [])
+        if not samples:
+            raise DataError(
+                f"{settings.run} set no images aside as {settings.split!r}. Give --images and --masks to score others."
+            )
+        return SegmentationDataset(samples, split.labels, limits=limits), split.labels, []
+    checked = _checked(settings, predictor)
+    parts = checked.splits
+    given = any(sample.split for part in parts.values() for sample in part)
+    samples = parts[settings.split] if given else [sample for part in parts.values() for sample in part]
+    if not samples:
+        raise DataError(f"{settings.images} has no images of split {settings.split!r}. Choose another --split.")
+    return SegmentationDataset(samples, checked.labels, limits=limits), checked.labels, checked.notes
+
+
+def _checked(settings: EvaluateSettings, predictor: Predictor) -> CheckedData:
+    """Check the given images against the classes that the run was trained on."""
+    run = RunFolder(settings.run)
+    if run.split.is_file():
+        labels = run.read_split().labels
+    else:
+        names = tuple(predictor.id2label[i] for i in sorted(predictor.id2label))
+        labels = LabelFormat(names, "ids", predictor.processor.ignore_index)
+    data = DataSettings(
+        images=str(settings.images),
+        masks=settings.masks,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        max_megapixels=settings.max_megapixels,
+    )
+    return check_data(data, labels=labels)

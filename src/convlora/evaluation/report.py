@@ -1,0 +1,147 @@
+"""A self-contained HTML page that shows runs side by side."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlora import __version__
+from convlora.data.dataset import SegmentationDataset
+from convlora.data.masks import LabelFormat
+from convlora.evaluation import figures
+from convlora.evaluation.results import RunResult
+from convlora.evaluation.routing import chosen_scales
+from convlora.evaluation.scoring import Scores
+from convlora.files import write_text
+from convlora.inference.drawing import class_colour, overlay
+from convlora.objectives.metrics import DEFINITIONS, confusion_matrix, foreground
+
+_PICTURES = 6
+_ROUTED_IMAGES = 16  # enough for the shares of each expert; more would only take time
+
+
+@dataclass(frozen=True)
+class _Cell:
+    picture: str
+    caption: str
+
+
+def write_report(
+    path: Path,
+    results: Sequence[RunResult],
+    dataset: SegmentationDataset,
+    labels: LabelFormat,
+    *,
+    title: str = "Conv-LoRA report",
+    baseline: RunResult | None = None,
+) -> None:
+    """Write the report whole or not at all.
+
+    Args:
+        path: The HTML file.
+        results: Runs that were scored on `dataset`; the last one is the one the pictures are chosen by.
+        dataset: The held-out images.
+        labels: Of the masks.
+        title: Of the page.
+        baseline: The untouched model's scores, if they were measured.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("convlora", "evaluation"), autoescape=True)
+    metric = results[-1].settings.get("metric", "iou")
+    page = environment.get_template("report.html").render(
+        title=title,
+        version=__version__,
+        date=datetime.date.today().isoformat(),
+        columns=["image", "truth", "before tuning", *(result.name for result in results)],
+        rows=[_row(dataset, index, results, labels) for index in _spread(results[-1])],
+        table=_table([*([baseline] if baseline else []), *results]),
+        legend=[(name, "#{:02x}{:02x}{:02x}".format(*class_colour(i))) for i, name in enumerate(labels.classes) if i],
+        images=len(dataset),
+        curves=figures.loss_curves({r.name: r.log for r in results}, metric) if any(r.log for r in results) else "",
+        routing=[_routing(result, dataset) for result in results if result.has_experts],
+        class_table=_class_table(results, labels),
+        settings=[(r.name, _flat(r.settings)) for r in results if r.settings],
+    )
+    write_text(path, page)
+
+
+def _spread(result: RunResult) -> list[int]:
+    """Images from the worst to the best score, evenly spread, so that failures are seen too."""
+    order = np.argsort([image.iou for image in result.scores.images], kind="stable")
+    places = np.linspace(0, len(order) - 1, min(_PICTURES, len(order))).round().astype(int)
+    return [int(order[place]) for place in places]
+
+
+def _row(dataset: SegmentationDataset, index: int, results: Sequence[RunResult], labels: LabelFormat) -> dict[str, Any]:
+    item = dataset[index]
+    image, truth = item["image"], item["mask"]
+    cells = [_Cell(figures.data_uri(image), ""), _Cell(figures.data_uri(overlay(image, truth)), "")]
+
+    def cell(prediction: np.ndarray) -> _Cell:
+        iou, dice = foreground(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))
+        return _Cell(figures.data_uri(overlay(image, prediction)), f"IoU {iou:.3f} · Dice {dice:.3f}")
+
+    with results[-1].predictor.model.disable_adapter():
+        cells.append(cell(results[-1].predictor(image)))
+    cells += [cell(result.predictor(image)) for result in results]
+    return {"name": item["name"], "size": f"{image.shape[1]} × {image.shape[0]}", "cells": cells}
+
+
+def _table(results: Sequence[RunResult]) -> dict[str, Any]:
+    """One column a run, one row a score, with its definition."""
+    rows = [
+        ("trained parameters", [f"{result.trainable:,}" for result in results], ""),
+        ("adapter file", [f"{r.adapter_bytes / 1e6:.2f} MB" if r.adapter_bytes else "–" for r in results], ""),
+    ]
+    for name in results[0].scores.summary:
+        rows.append((name, [_score_text(result.scores, name) for result in results], DEFINITIONS[name]))
+    return {"columns": [result.name for result in results], "rows": rows}
+
+
+def _score_text(scores: Scores, name: str) -> str:
+    text = f"{scores.summary[name]:.3f}"
+    if name in scores.intervals:
+        low, high = scores.intervals[name]
+        text += f" [{low:.3f}, {high:.3f}]"
+    return text
+
+
+def _class_table(results: Sequence[RunResult], labels: LabelFormat) -> list[list[str]]:
+    """IoU of every class for every run; empty for a binary task, where it is in the main table."""
+    if labels.num_classes == 2:
+        return []
+    ious = [[result.scores.classes[name]["iou"] for result in results] for name in labels.classes]
+    return [
+        [name, *("absent" if iou is None else f"{iou:.3f}" for iou in row)]
+        for name, row in zip(labels.classes, ious, strict=True)
+    ]
+
+
+def _routing(result: RunResult, dataset: SegmentationDataset) -> dict[str, str]:
+    scales = result.predictor.model.active_peft_config.scales
+    shown = _spread(result)[-1]
+    indices = [shown, *(i for i in range(len(dataset)) if i != shown)][:_ROUTED_IMAGES]
+    images = [dataset[index]["image"] for index in indices]
+    choices = [chosen_scales(result.predictor, image) for image in images]
+    return {
+        "name": result.name,
+        "image": dataset[shown]["name"],
+        "picture": figures.data_uri(images[0]),
+        "maps": figures.routing_maps(choices[0], scales),
+        "shares": figures.routing_shares(choices, scales),
+        "count": str(len(images)),
+    }
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, str(value))]
+    return pairs

@@ -1,0 +1,1 @@
+"""Masks for new images, from a run folder or its adapter."""

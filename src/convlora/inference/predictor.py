@@ -1,0 +1,74 @@
+"""A tuned segmenter that takes images and gives masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from convlora.errors import WeightsError
+from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities, classes
+from convlora.sam.saving import load_segmenter
+from convlora.sam.segmenting import segment
+
+ADAPTER_FOLDER = "adapter"  # of a run
+
+
+class Predictor:
+    """Segments images of any size, each at its own size.
+
+    Attributes:
+        model: The segmenter, in evaluation mode.
+        processor: Prepares the images and restores the masks.
+        id2label: Class names by id.
+    """
+
+    def __init__(self, model: PeftModel, processor: SamSegmentationImageProcessor) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.id2label: dict[int, str] = model.get_base_model().config.id2label
+
+    @classmethod
+    def from_folder(cls, folder: str | PathLike[str], *, model: str | None = None, device: str = "auto") -> Predictor:
+        """Load a run folder, or an adapter folder alone.
+
+        Args:
+            folder: What `convlora train` wrote, or the `adapter` folder in it.
+            model: The base SAM, if it is not where it was during training.
+            device: "auto" takes a GPU if there is one; "cpu"; or a name that torch knows.
+
+        Raises:
+            WeightsError: The folder is incomplete or damaged, or the base model is another one.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            raise WeightsError(f"{path} is not a folder. Give a run folder, or the adapter folder in it.")
+        if (path / ADAPTER_FOLDER).is_dir():
+            path = path / ADAPTER_FOLDER
+        elif (path / "config.yaml").is_file():
+            raise WeightsError(f"the run in {path} is not finished. Continue it with `convlora resume {path}`.")
+        tuned, processor = load_segmenter(path, model=model)
+        return cls(tuned.to(pick_device(device)), processor)
+
+    def logits(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """Logits (k, H, W) float32 of each uint8 image (H, W, 3), RGB; k = 1 for a binary task."""
+        return list(segment(self.model, self.processor, images))
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Class probabilities (K, H, W) float32 of one uint8 image (H, W, 3), RGB; they sum to 1."""
+        return class_probabilities(self.logits([image])[0]).numpy()
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Class ids (H, W) uint8 of one uint8 image (H, W, 3), RGB."""
+        return classes(self.logits([image])[0]).numpy().astype(np.uint8)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Losses and metrics: pure functions on tensors, no files, no models."""

@@ -1,0 +1,133 @@
+"""The Segment Anything Model as a semantic segmenter: image in, one mask per class out, no prompts."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, SamModel
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.models.sam.modeling_sam import SamPreTrainedModel
+
+from convlora.errors import SettingsError, WeightsError
+from convlora.objectives.losses import check_loss, get_loss
+from convlora.sam.checkpoints import locate
+from convlora.sam.configuration import SamSegmentationConfig
+from convlora.sam.decoder import SemanticMaskDecoder
+
+
+class SamForSemanticSegmentation(SamPreTrainedModel):
+    """transformers' `SamModel`, unforked, with a prompt-free mask decoder (paper, section 3.3).
+
+    The prompt encoder is frozen and contributes only its "no mask given" embedding.
+    """
+
+    config_class = SamSegmentationConfig
+    base_model_prefix = ""  # a checkpoint of ours is loaded as it is; a checkpoint of SAM goes through `from_sam`
+
+    def __init__(self, config: SamSegmentationConfig, sam: SamModel | None = None) -> None:
+        super().__init__(config)
+        check_loss(config.loss, config.num_masks)
+        self.sam = SamModel(config) if sam is None else sam
+        if sam is None:
+            self.sam.mask_decoder = SemanticMaskDecoder(config.mask_decoder_config, config.num_masks)
+            self.post_init()
+        else:
+            self.sam.mask_decoder = SemanticMaskDecoder.from_sam(sam.mask_decoder, config.num_masks)
+        self.sam.prompt_encoder.requires_grad_(False)
+        self.sam.shared_image_embedding.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | PathLike[str],
+        *args: Any,
+        id2label: dict[int, str] | None = None,
+        loss: str | None = None,
+        **kwargs: Any,
+    ) -> SamForSemanticSegmentation:
+        """Load a checkpoint of SAM in `SamModel` format, or one that this class saved.
+
+        Args:
+            name_or_path: "sam-tiny" (embedded), a folder, or a name on the model hub such as
+                "facebook/sam-vit-base".
+            id2label: Class names from 0 on, for a checkpoint of SAM; default {0: "background", 1: "foreground"}.
+            loss: Name of a loss in `convlora.objectives.losses`; default "structure" for a binary task, else
+                "dice-ce".
+            kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
+
+        Raises:
+            WeightsError: There is no such checkpoint, or it is not a SAM.
+            SettingsError: The classes are not numbered from 0, or the loss does not fit them.
+        """
+        location = locate(name_or_path)
+        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
+        try:
+            config = AutoConfig.from_pretrained(location, **hub)
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"no SAM checkpoint at {str(name_or_path)!r}: {_first_line(error)} Give 'sam-tiny', a folder that "
+                "holds config.json and model.safetensors, or a name on the model hub."
+            ) from error
+        kwargs.setdefault("dtype", torch.float32)
+        kwargs["use_safetensors"] = True  # the other format is pickle
+        if config.model_type == SamSegmentationConfig.model_type:
+            if id2label is not None and dict(id2label) != config.id2label:
+                raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
+            return super().from_pretrained(location, *args, **kwargs)
+        if config.model_type != "sam":
+            raise WeightsError(f"{name_or_path} holds a {config.model_type!r} model; this needs a SAM (`SamModel`).")
+        sam = SamModel.from_pretrained(location, **kwargs)
+        sam.config.name_or_path = str(name_or_path)  # the embedded one by its name: its folder differs by machine
+        return cls.from_sam(sam, id2label=id2label, loss=loss)
+
+    @classmethod
+    def from_sam(
+        cls, sam: SamModel, *, id2label: dict[int, str] | None = None, loss: str | None = None
+    ) -> SamForSemanticSegmentation:
+        """Turn a `SamModel` into a segmenter. The model is taken over, not copied."""
+        id2label = {0: "background", 1: "foreground"} if id2label is None else dict(id2label)
+        if len(id2label) < 2 or sorted(id2label) != list(range(len(id2label))):
+            raise SettingsError(f"id2label={id2label} must name at least two classes, numbered from 0 (background).")
+        loss = loss or ("structure" if len(id2label) == 2 else "dice-ce")
+        config = SamSegmentationConfig.from_sam(sam.config, id2label=id2label, loss=loss)
+        config._attn_implementation = sam.config._attn_implementation
+        config.name_or_path = sam.config.name_or_path
+        return cls(config, sam).train(sam.training)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> SemanticSegmenterOutput:
+        """Segment a batch.
+
+        Args:
+            pixel_values: (b, 3, S, S) normalised images, S the checkpoint's input size.
+            labels: (b, H, W) class ids in any size that covers the same area; `semantic_loss_ignore_index` marks
+                pixels, such as padding, that do not count.
+
+        Returns:
+            `logits` (b, k, S/4, S/4), k = `config.num_masks`, and `loss` if labels are given.
+        """
+        size = self.config.vision_config.image_size
+        if tuple(pixel_values.shape[-2:]) != (size, size):
+            raise ValueError(
+                f"pixel_values are {tuple(pixel_values.shape[-2:])}; this checkpoint takes ({size}, {size})."
+            )
+        embeddings = self.sam.vision_encoder(pixel_values).last_hidden_state
+        positions = self.sam.get_image_wide_positional_embeddings()
+        no_mask = self.sam.prompt_encoder.no_mask_embed.weight[..., None, None]
+        logits = self.sam.mask_decoder(embeddings, positions, no_mask)
+        loss = None
+        if labels is not None:
+            full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+            loss = get_loss(self.config.loss)(full, labels, self.config.semantic_loss_ignore_index)
+        return SemanticSegmenterOutput(loss=loss, logits=logits)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding."""
+        return self.sam.vision_encoder.get_input_embeddings()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

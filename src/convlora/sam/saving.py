@@ -1,0 +1,108 @@
+"""A tuned segmenter as one small folder: adapter, decoder, processor, and what they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import PeftModel
+
+from convlora.adapter.saving import load_adapter, read_manifest, save_adapter
+from convlora.errors import WeightsError
+from convlora.files import write_text
+from convlora.sam.checkpoints import EMBEDDED
+from convlora.sam.modeling import SamForSemanticSegmentation
+from convlora.sam.processing import SamSegmentationImageProcessor
+
+_CARD = """---
+{base_line}library_name: peft
+pipeline_tag: image-segmentation
+tags:
+- segment-anything
+- conv-lora
+---
+
+# Segmenter of {classes}
+
+SAM (`{model}`), tuned with the `convlora` package: {trained}.
+Method: Zhong et al., *Convolution Meets LoRA*, ICLR 2024, arXiv 2401.17868.
+
+## Use
+
+```python
+import convlora.adapter  # registers the method with PEFT
+from convlora import Predictor
+
+predictor = Predictor.from_folder("path/to/this/folder")
+ids = predictor(image)  # uint8 (H, W, 3) RGB -> uint8 (H, W) class ids: {ids}
+```
+
+With PEFT alone, after the same import:
+
+```python
+from peft import PeftModel
+from convlora import SamForSemanticSegmentation
+
+base = SamForSemanticSegmentation.from_pretrained("{model}", id2label={id2label})
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+"""
+
+
+def save_segmenter(model: PeftModel, processor: SamSegmentationImageProcessor, folder: Path) -> None:
+    """Save adapter, decoder, processor and a card into an existing folder."""
+    config = model.get_base_model().config
+    processor.save_pretrained(folder)
+    save_adapter(
+        model,
+        folder,
+        metadata={
+            "model": config.name_or_path,
+            "id2label": {str(k): v for k, v in config.id2label.items()},
+            "loss": config.loss,
+            "processor": processor.settings(),
+        },
+    )
+    write_text(folder / "README.md", _card(model))
+
+
+def load_segmenter(
+    folder: Path, *, model: str | None = None, trainable: bool = False
+) -> tuple[PeftModel, SamSegmentationImageProcessor]:
+    """Load what `save_segmenter` saved, in evaluation mode.
+
+    Args:
+        folder: The adapter folder.
+        model: The base SAM, if it is not where it was during training.
+        trainable: Make the tuned parameters trainable.
+
+    Raises:
+        WeightsError: The folder is damaged or incomplete, or belongs to another base model.
+    """
+    metadata = read_manifest(folder).get("metadata", {})
+    try:
+        name = model or metadata["model"]
+        id2label = {int(k): str(v) for k, v in metadata["id2label"].items()}
+        loss = metadata["loss"]
+        processor = SamSegmentationImageProcessor(**metadata["processor"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{folder}/manifest.json does not describe a segmenter ({error!r}). Copy it again."
+        ) from error
+    base = SamForSemanticSegmentation.from_pretrained(name, id2label=id2label, loss=loss)
+    return load_adapter(base, folder, trainable=trainable).eval(), processor
+
+
+def _card(model: PeftModel) -> str:
+    config = model.get_base_model().config
+    peft = model.active_peft_config
+    kind = getattr(peft.peft_type, "value", peft.peft_type)
+    name, id2label = config.name_or_path, config.id2label
+    on_hub = name != EMBEDDED and not Path(name).exists()
+    return _CARD.format(
+        base_line=f"base_model: {name}\n" if on_hub else "",
+        classes=", ".join(label for i, label in id2label.items() if i),
+        model=name,
+        trained=f"PEFT type {kind}, with {', '.join(peft.modules_to_save)} tuned whole",
+        ids=", ".join(f"{i} {label}" for i, label in id2label.items()),
+        id2label=id2label,
+    )

@@ -1,0 +1,1 @@
+"""Fine-tuning: settings, methods, the trainer, checkpoints and resume."""

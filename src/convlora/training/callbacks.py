@@ -1,0 +1,143 @@
+"""What happens between steps: epochs, logs, early stopping, interruption, checks."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from convlora.data.dataset import EpochSampler
+from convlora.training.events import Progress, Report
+
+if TYPE_CHECKING:
+    from convlora.training.folder import RunFolder
+    from convlora.training.trainer import SegmentationTrainer
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, and saved a checkpoint first."""
+
+
+class FollowEpoch(TrainerCallback):
+    """Tell the sampler the epoch, also when a run continues in the middle of one."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch before the loader starts to draw."""
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class FiniteGradients(TrainerCallback):
+    """Stop before the optimiser would spread a non-finite gradient into the weights."""
+
+    def __init__(self, trainer: SegmentationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise if any gradient is not finite."""
+        if self.trainer.accelerator.scaler is not None:
+            return  # fp16 scaling meets infinities on purpose, and skips those steps itself
+        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        if gradients and not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            raise self.trainer.not_finite("a gradient")
+
+
+class JsonLinesLog(TrainerCallback):
+    """Append every log entry to the run's log.jsonl."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line; Trainer's closing summary is left out, because a resumed run would repeat it."""
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
+            self.folder.append_log({"step": state.global_step, **logs})
+
+
+class ReportProgress(TrainerCallback):
+    """Call a function after each step and validation."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Pass on losses and scores."""
+        if not state.is_world_process_zero or not logs:
+            return
+        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        if "loss" in logs or scores:
+            self.report(Progress(state.global_step, state.max_steps, state.epoch, logs.get("loss"), scores or None))
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after so many validations without a better score; derived from the log, so it survives a resume."""
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self.metric = f"eval_{metric}"
+        self.patience = patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the validations since the best."""
+        if self.exhausted(state.log_history):
+            control.should_training_stop = True
+
+    def exhausted(self, log_history: list[dict[str, Any]]) -> bool:
+        """Whether the last `patience` validations brought nothing better."""
+        scores = [entry[self.metric] for entry in log_history if self.metric in entry]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience
+
+
+class FinalEvaluation(TrainerCallback):
+    """Validate and save at the last step, whatever the interval."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for both."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = args.eval_strategy != "no"
+            control.should_save = True
+
+
+class StopOnSignal(TrainerCallback):
+    """On Ctrl-C or SIGTERM finish the step, save, and leave with `Interrupted`; a second Ctrl-C leaves at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint."""
+        if self.requested:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave, now that the checkpoint is there."""
+        if self.requested and state.global_step < state.max_steps:
+            raise Interrupted(f"stopped after step {state.global_step} of {state.max_steps}")
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to signals while the block runs; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in signals}
+        for number in signals:
+            signal.signal(number, self._request)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,157 @@
+"""The run folder: what lies where, and who may write to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convlora.data.masks import LabelFormat
+from convlora.data.pairing import Sample
+from convlora.errors import OutputError, WeightsError
+from convlora.files import output_errors, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which samples a run trains on, validates on and is tested on, and how their masks are read."""
+
+    samples: dict[str, list[Sample]]
+    labels: LabelFormat
+
+
+class RunFolder:
+    """Paths of a run: config.yaml · split.json · adapter/ · checkpoints/ · log.jsonl · metrics.json · report.html."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.split = self.path / "split.json"
+        self.adapter = self.path / "adapter"
+        self.checkpoints = self.path / "checkpoints"
+        self.log = self.path / "log.jsonl"
+        self.metrics = self.path / "metrics.json"
+        self.report = self.path / "report.html"
+        self.lock = self.path / ".lock"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], settings: dict[str, Any]) -> RunFolder:
+        """Make a new run folder and write its settings.
+
+        Raises:
+            OutputError: The folder holds files already, or cannot be written.
+        """
+        folder = cls(path)
+        with output_errors(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            present = sorted(entry.name for entry in folder.path.iterdir() if not entry.name.startswith("."))
+        if folder.config.exists():
+            raise OutputError(
+                f"{path} holds a run already. Continue it with `convlora resume {path}`, or choose another output."
+            )
+        if present:
+            raise OutputError(f"{path} is not empty (it holds {present[0]}). Choose a new output folder.")
+        write_text(folder.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            WeightsError: It is not one.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise WeightsError(
+                f"{path} is not a run folder: it has no config.yaml. Give a folder that `convlora train` wrote."
+            )
+        return folder
+
+    def settings(self) -> dict[str, Any]:
+        """The plain settings in config.yaml."""
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{self.config} is not readable YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise WeightsError(f"{self.config} holds no settings.")
+        return values
+
+    def write_split(self, split: Split) -> None:
+        """Record the samples; a resumed run and the evaluation read them from there."""
+        samples = {
+            name: [
+                {"name": s.name, "image": str(s.image.absolute()), "mask": str(s.mask.absolute()) if s.mask else None}
+                for s in part
+            ]
+            for name, part in split.samples.items()
+        }
+        write_json(self.split, {"labels": dataclasses.asdict(split.labels), "samples": samples})
+
+    def read_split(self) -> Split:
+        """What `write_split` wrote.
+
+        Raises:
+            WeightsError: It is missing or damaged.
+        """
+        try:
+            values = json.loads(self.split.read_text(encoding="utf-8"))
+            labels = {**values["labels"], "classes": tuple(values["labels"]["classes"])}
+            samples = {
+                name: [
+                    Sample(item["name"], Path(item["image"]), Path(item["mask"]) if item["mask"] else None, name)
+                    for item in part
+                ]
+                for name, part in values["samples"].items()
+            }
+            return Split(samples, LabelFormat(**labels))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WeightsError(f"{self.split} is missing or damaged ({error!r}).") from error
+
+    @contextlib.contextmanager
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep a second process out of the folder; the lock ends with this process, whatever its children do.
+
+        Args:
+            shared: Take no lock: this is another process of the run that holds it.
+        """
+        if shared:
+            yield
+            return
+        with output_errors(self.lock), self.lock.open("w") as stream:
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would live on in workers that were forked
+            except (BlockingIOError, PermissionError) as error:
+                raise OutputError(
+                    f"{self.path} is in use by another run. Wait for it, or choose another output folder."
+                ) from error
+            yield
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        """Add one line to log.jsonl."""
+        with output_errors(self.log), self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All whole lines of log.jsonl; a line torn by a kill is left out."""
+        if not self.log.exists():
+            return []
+        entries = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+        return entries
+
+    def rewind_log(self, step: int) -> None:
+        """Forget what was logged after a step, before that part is run again."""
+        kept = [entry for entry in self.read_log() if entry.get("step", 0) <= step]
+        write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -1,0 +1,238 @@
+"""Train a segmenter into a run folder, and continue a run that was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import TrainerState, TrainingArguments, set_seed
+
+from convlora.data.checking import CheckedData, check_data
+from convlora.data.dataset import EpochSampler, SegmentationDataset
+from convlora.errors import NonFiniteLossError, WeightsError
+from convlora.files import whole_folder
+from convlora.sam import SamForSemanticSegmentation, SamSegmentationImageProcessor
+from convlora.training import checkpoints
+from convlora.training.callbacks import (
+    EarlyStopping,
+    FinalEvaluation,
+    Interrupted,
+    JsonLinesLog,
+    ReportProgress,
+    StopOnSignal,
+)
+from convlora.training.events import Checking, Report, Started, silent
+from convlora.training.folder import RunFolder, Split
+from convlora.training.methods import apply_method, count_parameters
+from convlora.training.settings import TrainSettings, as_dict, from_dict, validate
+from convlora.training.trainer import TRAINER_STATE, SegmentationTrainer
+from convlora.training.validation import validation_scores
+
+
+def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
+    """Check the data, train, and leave the best adapter in a new run folder.
+
+    Args:
+        settings: Everything about the run.
+        report: Called with the events of `convlora.training.events`.
+
+    Returns:
+        The folder; `adapter` in it holds the weights of the best validation.
+
+    Raises:
+        ConvloraError: Of the kind that says what is wrong; see `convlora.errors`.
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved. `resume` continues.
+    """
+    validate(settings)
+    folder = RunFolder(settings.output)
+    if is_main_process():
+        folder = RunFolder.create(settings.output, as_dict(settings))
+    return _continue(folder, settings, report)
+
+
+def resume(path: str | os.PathLike[str], report: Report = silent) -> RunFolder:
+    """Continue a run where its last complete checkpoint left it; a finished run is returned as it is.
+
+    On the same machine, with the same number of threads, the result is that of a run without interruption.
+
+    Raises:
+        WeightsError: This is not a run folder, or its files were changed.
+    """
+    folder = RunFolder.open(path)
+    settings = dataclasses.replace(from_dict(folder.settings(), source=folder.config), output=str(path))
+    return _continue(folder, settings, report)
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _continue(folder: RunFolder, settings: TrainSettings, report: Report) -> RunFolder:
+    if folder.adapter.is_dir():  # it appears whole, as the last thing of a run
+        return folder
+    with folder.locked(shared=not is_main_process()):
+        split, checked = _prepare_data(folder, settings, report)
+        trainer = build_trainer(folder, settings, split, report)
+        _fit(folder, settings, trainer, checked, report)
+        if is_main_process():
+            _export_best(folder, trainer.state)
+    return folder
+
+
+def _prepare_data(folder: RunFolder, settings: TrainSettings, report: Report) -> tuple[Split, CheckedData | None]:
+    if folder.split.is_file():
+        return folder.read_split(), None
+    checked = check_data(settings, progress=lambda done, total: report(Checking(done, total)))
+    split = Split(checked.splits, checked.labels)
+    if is_main_process():
+        folder.write_split(split)
+    return split, checked
+
+
+def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSegmentationImageProcessor]:
+    """The segmenter with the method applied, initialised from the run's seed, and its processor."""
+    set_seed(settings.seed)
+    base = SamForSemanticSegmentation.from_pretrained(
+        settings.model, id2label=split.labels.id2label, loss=settings.loss
+    )
+    base.config.semantic_loss_ignore_index = split.labels.ignore_index
+    processor = SamSegmentationImageProcessor.from_sam(
+        settings.model, resize=settings.resize, ignore_index=split.labels.ignore_index
+    )
+    return apply_method(base, settings.method, settings.adapter), processor
+
+
+def build_trainer(folder: RunFolder, settings: TrainSettings, split: Split, report: Report) -> SegmentationTrainer:
+    """A trainer that is ready to start, with all callbacks."""
+    model, processor = build_model(settings, split)
+    limits = settings.limits
+    sampler = EpochSampler(len(split.samples["train"]), settings.seed)
+    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits)
+
+    def scores_of(segmenter: nn.Module) -> dict[str, float]:
+        scores = validation_scores(segmenter, processor, validation, split.labels, batch_size=settings.batch_size)
+        return {name: value for name, value in scores.items() if value == value}  # JSON knows no NaN
+
+    trainer = SegmentationTrainer(
+        model,
+        training_arguments(folder, settings, len(sampler), validated=bool(len(validation))),
+        processor=processor,
+        train_dataset=SegmentationDataset(
+            split.samples["train"],
+            split.labels,
+            limits=limits,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+        ),
+        eval_dataset=validation,
+        validate=scores_of,
+        sampler=sampler,
+        keep_checkpoints=settings.keep_checkpoints,
+    )
+    trainer.add_callback(JsonLinesLog(folder))
+    trainer.add_callback(FinalEvaluation())
+    trainer.add_callback(ReportProgress(report))
+    return trainer
+
+
+def training_arguments(
+    folder: RunFolder, settings: TrainSettings, images: int, *, validated: bool
+) -> TrainingArguments:
+    """The settings in transformers' words."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = -(-images // (settings.batch_size * processes))
+    steps_per_epoch = -(-batches // settings.accumulation)
+    total = settings.max_steps or settings.epochs * steps_per_epoch
+    every = min(settings.evaluate_every or steps_per_epoch, total)
+    if "tensorboard" in settings.report_to:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
+    return TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.warmup * total),
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="linear",
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        gradient_checkpointing=settings.gradient_checkpointing or None,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        eval_strategy="steps" if validated else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        metric_for_best_model=settings.metric if validated else None,
+        greater_is_better=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        dataloader_num_workers=settings.workers,
+        dataloader_persistent_workers=settings.workers > 0,
+        use_cpu=settings.device == "cpu",
+        seed=settings.seed,
+        report_to=settings.report_to or "none",
+        project=folder.path.name,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _fit(
+    folder: RunFolder,
+    settings: TrainSettings,
+    trainer: SegmentationTrainer,
+    checked: CheckedData | None,
+    report: Report,
+) -> None:
+    checkpoint = checkpoints.newest_complete(folder.checkpoints)
+    done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+    if is_main_process():
+        folder.rewind_log(done)
+    report(Started(checked, *count_parameters(trainer.model), done, trainer.args.max_steps))
+    early = EarlyStopping(settings.metric, settings.early_stopping) if settings.early_stopping else None
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        if done >= trainer.args.max_steps or (early and early.exhausted(state.log_history)):
+            trainer.state = state
+            return
+    if early:
+        trainer.add_callback(early)
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    try:
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except NonFiniteLossError as error:
+        folder.append_log({"step": trainer.state.global_step, "error": str(error)})
+        raise
+    except Interrupted as error:
+        raise Interrupted(f"{error}. Continue with: convlora resume {folder.path}") from None
+
+
+def read_state(checkpoint: Path) -> TrainerState:
+    """transformers' own state in a complete checkpoint."""
+    try:
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{checkpoint / TRAINER_STATE} is not readable: {error}") from error
+
+
+def _export_best(folder: RunFolder, state: TrainerState) -> None:
+    """Copy the adapter of the best validation to where it is looked for; the last one if no score could be computed."""
+    steps: Sequence[int | None] = (state.best_global_step, state.global_step)
+    for step in steps:
+        source = folder.checkpoints / f"checkpoint-{step}"
+        if step is not None and checkpoints.is_complete(source):
+            with whole_folder(folder.adapter) as hidden:
+                shutil.copytree(source / checkpoints.ADAPTER, hidden, dirs_exist_ok=True)
+            return
+    raise WeightsError(f"{folder.checkpoints} holds no complete checkpoint any more. Train again into a new folder.")

@@ -1,0 +1,190 @@
+"""Everything that can be set about a training run: one tree for Python, YAML and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.errors import SettingsError
+from convlora.settings import from_values
+
+METHODS = ("conv-lora", "lora", "decoder", "full")
+PRECISIONS = ("fp32", "bf16", "fp16")
+METRICS = ("iou", "dice", "pixel_accuracy")
+RESIZES = ("longest", "square")
+LOSSES = ("structure", "structure-weighted", "balanced-bce", "dice-ce")  # named here too: the losses import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """The adapter in the image encoder, for the methods that have one."""
+
+    r: int = 3
+    """Rank of the bottleneck."""
+    lora_alpha: int = 32
+    """The adapter's output is multiplied by lora_alpha / r."""
+    num_experts: int = 8
+    """Conv-LoRA: experts; expert i works at i times the token grid."""
+    routing: int | str = "balanced"
+    """Conv-LoRA: balanced (as published), learned, random, or one fixed scale."""
+    balance_weight: float = 0.01
+    """Conv-LoRA: multiplier of the load-balancing loss; 0 turns it off."""
+    lora_dropout: float = 0.0
+    """Probability of dropping an input of the bottleneck."""
+    target_modules: list[str] = field(default_factory=lambda: ["qkv"])
+    """Names of the linear layers that are adapted, in every block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(DataSettings):
+    """A training run."""
+
+    output: str
+    """Run folder to create; it must not hold files."""
+    model: str = "sam-tiny"
+    """SAM to start from: sam-tiny (embedded), a folder, or a name on the model hub."""
+    method: str = "conv-lora"
+    """What is trained: conv-lora, lora (both with the mask decoder), decoder (alone), or full."""
+    loss: str | None = None
+    """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce."""
+    resize: str = "longest"
+    """longest keeps the aspect ratio and pads; square squeezes, as the paper."""
+    epochs: int = 20
+    """Passes over the training images."""
+    max_steps: int | None = None
+    """Optimiser steps; overrides epochs."""
+    batch_size: int = 4
+    """Images per step and process."""
+    accumulation: int = 1
+    """Batches that are added up before each optimiser step."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 1e-4
+    """Weight decay; never applied to biases and norms."""
+    warmup: float = 0.0
+    """Fraction of the steps over which the learning rate rises; then it falls linearly to 0."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; 0 turns clipping off."""
+    precision: str = "fp32"
+    """fp32, or autocast to bf16 or fp16."""
+    gradient_checkpointing: bool = False
+    """Recompute each encoder block in the backward pass: less memory, more time."""
+    evaluate_every: int | None = None
+    """Steps between validations and checkpoints; default one epoch."""
+    metric: str = "iou"
+    """Validation score that picks the best checkpoint: iou, dice or pixel_accuracy."""
+    early_stopping: int | None = None
+    """Stop after so many validations without a better score."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, besides the best one."""
+    workers: int = 0
+    """Processes that read and augment images."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and gate noise."""
+    device: str = "auto"
+    """auto takes a GPU if there is one; cpu."""
+    report_to: list[str] = field(default_factory=list)
+    """Trackers beside log.jsonl: tensorboard, trackio."""
+    adapter: AdapterSettings = AdapterSettings()
+    """The adapter."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Random changes of the training images."""
+
+
+def validate(settings: TrainSettings) -> None:
+    """Raise one `SettingsError` that lists everything wrong with the values of a run's settings."""
+    problems = [*_choice_problems(settings), *_range_problems(settings)]
+    problems += [*settings.problems(), *settings.augmentation.problems()]
+    if problems:
+        raise SettingsError("; ".join(problems) + ".")
+
+
+def _choice_problems(settings: TrainSettings) -> list[str]:
+    choices = {
+        "method": METHODS,
+        "precision": PRECISIONS,
+        "metric": METRICS,
+        "resize": RESIZES,
+        "device": ("auto", "cpu"),
+    }
+    problems = [
+        f"{name}={getattr(settings, name)!r} must be one of {', '.join(allowed)}"
+        for name, allowed in choices.items()
+        if getattr(settings, name) not in allowed
+    ]
+    trackers = ("tensorboard", "trackio")
+    problems += [
+        f"report_to: {name!r} must be one of {', '.join(trackers)}"
+        for name in settings.report_to
+        if name not in trackers
+    ]
+    problems += [
+        f"report_to: {name} is not installed; install convlora[{name}]"
+        for name in settings.report_to
+        if name in trackers and find_spec(name) is None
+    ]
+    if settings.loss is not None and settings.loss not in LOSSES:
+        problems.append(f"loss={settings.loss!r} must be one of {', '.join(LOSSES)}")
+    routing = settings.adapter.routing
+    if routing not in ("balanced", "learned", "random") and not (isinstance(routing, int) and routing >= 1):
+        problems.append(f"adapter.routing={routing!r} must be balanced, learned, random or a scale of at least 1")
+    return problems
+
+
+def _range_problems(settings: TrainSettings) -> list[str]:
+    at_least_one = (
+        "epochs",
+        "batch_size",
+        "accumulation",
+        "keep_checkpoints",
+        "max_steps",
+        "evaluate_every",
+        "early_stopping",
+    )
+    problems = [
+        f"{name}={value} must be at least 1"
+        for name in at_least_one
+        if (value := getattr(settings, name)) is not None and value < 1
+    ]
+    problems += [
+        f"adapter.{name}={value} must be at least 1"
+        for name in ("r", "num_experts")
+        if (value := getattr(settings.adapter, name)) < 1
+    ]
+    bounds = {
+        "learning_rate": (0.0, math.inf),
+        "weight_decay": (0.0, math.inf),
+        "max_grad_norm": (0.0, math.inf),
+        "warmup": (0.0, 1.0),
+        "workers": (0, math.inf),
+        "seed": (0, 2**32 - 1),
+    }
+    problems += [
+        f"{name}={value} must be finite and between {low} and {high}"
+        for name, (low, high) in bounds.items()
+        if not (low <= (value := getattr(settings, name)) <= high and math.isfinite(value))
+    ]
+    weight = settings.adapter.balance_weight
+    if not (weight >= 0 and math.isfinite(weight)):
+        problems.append(f"adapter.balance_weight={weight} must be finite and at least 0")
+    return problems
+
+
+def as_dict(settings: TrainSettings) -> dict[str, Any]:
+    """The settings tree as plain values, ready for YAML."""
+    return dataclasses.asdict(settings)
+
+
+def from_dict(values: dict[str, Any], *, source: object) -> TrainSettings:
+    """The settings that `as_dict` made plain.
+
+    Raises:
+        SettingsError: An unknown setting, a wrong type or value; `source` is named.
+    """
+    settings = from_values(TrainSettings, values, source=source)
+    validate(settings)
+    return settings
