@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        # a part of the name, because the whole one may be as long as the file system takes
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         try:
@@ -73,7 +75,10 @@ def output_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into an `OutputError` that says what to do."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        # safetensors reports the system's refusals in words only
+        in_words = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         remedies = {
             errno.ENOSPC: "the disk is full; free some space and run the same command again",
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -81,10 +86,15 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a folder that you may write to",
             errno.EPERM: "permission denied; choose a folder that you may write to",
             errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
+            errno.EEXIST: "there is a file, not a folder, of that name; choose another output folder",
+            errno.EISDIR: "there is a folder of that name; remove it, or choose another output folder",
+            errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",
+            errno.EFBIG: "the file would be larger than is allowed here; raise the limit, or choose another folder",
+            errno.EIO: "the disk reported an error; choose another output folder",
         }
-        if error.errno not in remedies:
+        if number not in remedies:
             raise
-        raise OutputError(f"cannot write {path}: {remedies[error.errno]}.") from error
+        raise OutputError(f"cannot write {path}: {remedies[number]}.") from error
 
 
 def fsync(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from convlora.errors import SettingsError
 
 T = TypeVar("T")
 
+_BOOLEANS = ("true", "false", "yes", "no")
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the line under each field is its help
 
 
@@ -24,10 +27,14 @@ def from_values(cls: type[T], values: Mapping[str, Any], *, source: object) -> T
     Raises:
         SettingsError: Naming `source` and the key: unknown (with the nearest one), missing, or of the wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{source}: holds no settings; it must be lines such as `name: value`.")
     parser = _parser(cls, prog=cls.__name__)
     try:
         return _build(cls, parser, parser.parse_object(dict(values)))
-    except (ArgumentError, TypeError) as error:
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}") from error
+    except (ArgumentError, TypeError, ValueError) as error:
         raise SettingsError(f"{source}: {_explain(error, cls)}") from error
 
 
@@ -41,72 +48,117 @@ def from_arguments(
         arguments: Without the command's name.
         prog: The command's name, for its help.
         description: First lines of the help.
-        positional: Fields that may be given without a flag, in this order, before all flags.
+        positional: Fields that may be given without a flag, in this order.
 
     Raises:
         SettingsError: As `from_values`.
         SystemExit: After `--help` was printed.
     """
-    places = " ".join(f"[{name.upper()}]" for name in positional)
-    parser = _parser(cls, prog=prog, description=description, usage=f"{prog} {places} [--flag value ...]")
+    places = "".join(f"[{name.upper()}] " for name in positional)
+    parser = _parser(cls, prog=prog, description=description, usage=f"{prog} {places}[--flag value ...]")
+    parser.add_argument("--config", action="config", help="YAML file with any of these settings; flags override it.")
     try:
         return _build(cls, parser, parser.parse_args(_as_flags(cls, arguments, positional)))
-    except (ArgumentError, TypeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the file of --config is not UTF-8 text ({error}). Give a YAML file.") from error
+    except SettingsError as error:
+        raise SettingsError(f"{error} `{prog} --help` lists all flags.") from error
+    except (ArgumentError, TypeError, ValueError) as error:
         raise SettingsError(f"{_explain(error, cls)} `{prog} --help` lists all flags.") from error
 
 
 def _parser(cls: type, **texts: Any) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, **texts)
-    parser.add_argument("--config", action="config", help="YAML file with any of these settings; flags override it.")
+    # without abbreviations: --learning_rat would count as --learning_rate, and --out as --output
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **texts)
     parser.add_class_arguments(cls, as_group=False)
     return parser
 
 
 def _build(cls: type[T], parser: ArgumentParser, parsed: Any) -> T:
+    plain = parsed.as_dict()
+    for name, kind in _fields(cls).items():
+        value = _look_up(plain, name)
+        if dataclasses.is_dataclass(kind) and not isinstance(value, dict):
+            raise SettingsError(f"setting {name!r} must be a group of settings, not {value}.")
+        if value is None and type(None) not in (kind, *typing.get_args(kind)):  # the parser lets it pass
+            raise SettingsError(f"setting {name!r} must not be null.")
+        if value == "":  # an unset shell variable; as a path it would be the current folder
+            raise SettingsError(f"setting {name!r} is empty.")
     values = vars(parser.instantiate(parsed))
     return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
+def _look_up(plain: Any, name: str) -> Any:
+    """The value of a dotted name; None, too, below a group that is None."""
+    for part in name.split("."):
+        plain = plain.get(part) if isinstance(plain, dict) else None
+    return plain
+
+
 def _as_flags(cls: type, arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """The arguments with each setting as one --name=value, which may then start with a dash or hold spaces."""
+    fields = {"config": str, **_fields(cls)}
     flags: list[str] = []
+    loose: list[str] = []
     rest = list(arguments)
-    for name in positional:
-        if not rest or rest[0].startswith("-"):
-            break
-        flags += [f"--{name}", rest.pop(0)]
-    hints = typing.get_type_hints(cls)
-    lists = {f"--{f.name}" for f in dataclasses.fields(cls) if "list[" in str(hints[f.name])}
-    switches = {f"--{f.name}" for f in dataclasses.fields(cls) if hints[f.name] is bool}
-    for i, argument in enumerate(rest):
-        if i and rest[i - 1] in lists and not argument.startswith("["):
-            argument = f"[{argument}]"  # --classes background,leaf
-        flags.append(argument)
-        if argument in switches and (i + 1 == len(rest) or rest[i + 1].startswith("-")):
-            flags.append("true")  # --overlays
-    return flags
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("-"):
+            loose.append(argument)
+        elif argument in ("-h", "--help", "--print_config"):
+            flags.append(argument)
+        elif name not in fields or not argument.startswith("--"):
+            raise SettingsError(_explain_unknown(name, list(fields)))
+        elif fields[name] is bool and not equals:
+            flags.append(f"--{name}={rest.pop(0) if rest and rest[0].lower() in _BOOLEANS else 'true'}")
+        elif not equals and (not rest or rest[0].startswith("--")):
+            raise SettingsError(f"setting {name!r} has no value.")
+        else:
+            value = value if equals else rest.pop(0)
+            is_list = "list[" in str(fields[name]) and not value.startswith("[") and value != "null"
+            if is_list:  # as JSON, because YAML would read the classes yes and 1 as no strings
+                value = json.dumps([item.strip() for item in value.split(",")] if value else [])
+            flags.append(f"--{name}={value}")
+    free = [name for name in positional if not any(flag.startswith(f"--{name}=") for flag in flags)]
+    if len(loose) > len(free):
+        wanted = f"only {' '.join(name.upper() for name in positional)} may" if positional else "nothing may"
+        raise SettingsError(
+            f"unexpected argument {loose[len(free)]!r}: {wanted} be given without a --flag, and lists are written a,b."
+        )
+    return [*(f"--{name}={value}" for name, value in zip(free, loose, strict=False)), *flags]
 
 
 def _explain(error: Exception, cls: type) -> str:
     text = " ".join(str(error).split())
-    unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)", text) or re.search(
-        r"(?:Option|does not accept option) '([^']+)'", text
-    )
-    if not unknown:
+    unknown = re.search(r"(?:Option|does not accept option) '([^']+)'", text)
+    if unknown:
+        group = re.match(r"Group '([^']+)'", text)
+        return _explain_unknown(f"{group[1]}.{unknown[1]}" if group else unknown[1], list(_fields(cls)))
+    if text.startswith("Unexpected config:"):
+        return "the file of --config holds no settings; it must be YAML with lines such as `name: value`."
+    wrong = re.match(r'Parser key "([^"]+)": (.+)', text)
+    kind = wrong and _fields(cls).get(wrong[1])
+    if not wrong or not kind:
         return text.replace("Parser key ", "setting ").rstrip(".") + "."
-    name = unknown[1].partition("=")[0]
-    near = difflib.get_close_matches(name, names := _names(cls), n=1) or [
-        full for full in names if full.rpartition(".")[2] == name.rpartition(".")[2]
-    ]
-    return f"unknown setting {name!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+    given = re.search(r"(?:Got value|Given value): (.*)$", wrong[2])
+    shown = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+    return f"setting {wrong[1]!r} must be {shown}" + (f", not {given[1]}." if given else f": {wrong[2]}")
 
 
-def _names(cls: type) -> list[str]:
-    """All settings of a tree, nested ones with dots."""
+def _explain_unknown(name: str, names: Sequence[str]) -> str:
+    last = name.rpartition(".")[2]
+    near = difflib.get_close_matches(name, names, n=1) or [full for full in names if full.rpartition(".")[2] == last]
+    return f"unknown setting {name!r}." + (f" Did you mean {near[0]!r}?" if near and near[0] != name else "")
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    """Types of all settings of a tree by name, nested ones with dots."""
     hints = typing.get_type_hints(cls)
-    names: list[str] = []
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         inner = hints[field.name]
-        names.append(field.name)
+        found[field.name] = inner
         if dataclasses.is_dataclass(inner):
-            names += [f"{field.name}.{name}" for name in _names(typing.cast(type, inner))]
-    return names
+            found |= {f"{field.name}.{name}": kind for name, kind in _fields(typing.cast(type, inner)).items()}
+    return found

@@ -9,17 +9,18 @@ import pytest
 import torch
 import yaml
 
-from convlora.errors import NonFiniteLossError, OutputError, WeightsError
+from convlora.data.checking import check_data
+from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, WeightsError
 from convlora.inference.predictor import Predictor
 from convlora.training import trainer as trainer_module
 from convlora.training.events import Progress, Started
-from convlora.training.folder import RunFolder
+from convlora.training.folder import RunFolder, Split
 from convlora.training.run import resume, train
 from convlora.training.settings import as_dict
 from tests.training.runs import loss_curve, quick_settings, weights_hash
 
 
-class Crash(Exception):
+class Crash(Exception):  # noqa: N818
     pass
 
 
@@ -31,6 +32,14 @@ def crash_after(step):
             raise Crash
 
     return report
+
+
+def new_run(settings):
+    """A run folder as it is before the first step."""
+    folder = RunFolder(settings.output)
+    checked = check_data(settings)
+    folder.create(as_dict(settings), Split(checked.splits, checked.labels))
+    return folder
 
 
 def test_a_run_folder_holds_what_the_map_says(finished):
@@ -183,9 +192,20 @@ def test_an_output_folder_in_use_or_with_files_is_refused(workspace, finished, t
     assert (tmp_path / "note.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "/nowhere"}, {"masks": "/nowhere"}, {"method": "x"}, {"classes": ["a", "b", "c"], "loss": "structure"}],
+)
+def test_a_run_that_cannot_start_leaves_no_folder(workspace, changes):
+    settings = quick_settings(workspace, "never", **changes)
+    with pytest.raises(ConvloraError):
+        train(settings)
+    assert not RunFolder(settings.output).path.exists()
+
+
 def test_a_second_process_is_kept_out_of_a_run(workspace):
     settings = quick_settings(workspace, "locked")
-    with RunFolder.create(settings.output, as_dict(settings)).locked():
+    with new_run(settings).locked():
         output, _ = start(settings, "resume").communicate(timeout=120)
     assert "is in use by another run" in output and "Traceback" not in output
 
@@ -194,7 +214,7 @@ def test_a_folder_that_is_no_run_and_a_changed_config_are_refused(workspace, tmp
     with pytest.raises(WeightsError, match=r"has no config\.yaml"):
         resume(tmp_path)
     settings = quick_settings(workspace, "changed")
-    run = RunFolder.create(settings.output, as_dict(settings))
+    run = new_run(settings)
     values = yaml.safe_load(run.config.read_text())
     run.config.write_text(yaml.safe_dump({**values, "learning_rat": 1}))
     with pytest.raises(Exception, match=r"config\.yaml: unknown setting 'learning_rat'\. Did you mean 'learning_rate'"):

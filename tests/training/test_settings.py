@@ -32,8 +32,6 @@ def test_a_tree_becomes_plain_values_and_comes_back():
         ({"adapter": AdapterSettings(r=0)}, "adapter.r=0"),
         ({"adapter": AdapterSettings(routing="x")}, "adapter.routing='x'"),
         ({"adapter": AdapterSettings(balance_weight=float("inf"))}, "adapter.balance_weight=inf"),
-        ({"classes": ["a"]}, "classes="),
-        ({"classes": ["a", "a"]}, "classes="),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(changes, message):

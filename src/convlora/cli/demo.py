@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convlora.cli.display import print_results, quiet_libraries, training_display
 from convlora.settings import from_arguments
+from convlora.training.settings import TrainSettings
 
 SAMPLES = Path(__file__).parents[1] / "assets" / "hela" / "samples.csv"
 
@@ -26,6 +27,18 @@ class DemoSettings:
     """Seed of weights, order, augmentation and gate noise."""
 
 
+def training_settings(demo: DemoSettings) -> TrainSettings:
+    """The settings that all methods of the demonstration share."""
+    return TrainSettings(
+        images=str(SAMPLES),
+        output=demo.output,
+        classes=["background", "nucleus"],
+        max_steps=demo.max_steps,
+        evaluate_every=max(1, demo.max_steps // 4),
+        seed=demo.seed,
+    )
+
+
 def run(arguments: Sequence[str]) -> None:
     """Train both, print the table and where the report is."""
     demo = from_arguments(
@@ -35,17 +48,8 @@ def run(arguments: Sequence[str]) -> None:
         description="Fine-tune the embedded tiny SAM on HeLa nuclei with each method, and compare on held-out images.",
     )
     from convlora.evaluation.comparison import compare
-    from convlora.training.settings import TrainSettings
 
     quiet_libraries()
-    settings = TrainSettings(
-        images=str(SAMPLES),
-        output=demo.output,
-        classes=["background", "nucleus"],
-        max_steps=demo.max_steps,
-        evaluate_every=max(1, demo.max_steps // 4),
-        seed=demo.seed,
-    )
     with training_display() as display:
 
         def announce(method: str) -> None:
@@ -53,7 +57,11 @@ def run(arguments: Sequence[str]) -> None:
             print(f"== {method}", flush=True)
 
         comparison = compare(
-            settings, demo.methods, title="Conv-LoRA demo: HeLa nuclei", announce=announce, report=display
+            training_settings(demo),
+            demo.methods,
+            title="Conv-LoRA demo: HeLa nuclei",
+            announce=announce,
+            report=display,
         )
     print_results([comparison.baseline, *comparison.results])
     print(f"report: {comparison.report}")

@@ -15,33 +15,10 @@ from convlora.errors import DataError
 from convlora.evaluation.report import write_report
 from convlora.evaluation.results import RunResult, describe_run
 from convlora.evaluation.scoring import score
+from convlora.evaluation.settings import EvaluateSettings
 from convlora.files import write_json
 from convlora.inference.predictor import Predictor
 from convlora.training.folder import RunFolder
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """Evaluation of a run."""
-
-    run: str
-    """Run folder, or the adapter folder in it (then images are needed)."""
-    images: str | None = None
-    """Folder of images, or a CSV file; default the run's own test images."""
-    masks: str | None = None
-    """Folder of masks, paired with the images by stem; not with a CSV file."""
-    split: str = "test"
-    """Which images are scored, where a CSV file or the run itself has splits: train, val or test."""
-    output: str | None = None
-    """Folder for metrics.json and report.html; default the run folder if its own test images are scored."""
-    batch_size: int = 1
-    """Images that are segmented at a time."""
-    model: str | None = None
-    """Base SAM, if it is not where it was during training."""
-    device: str = "auto"
-    """auto takes a GPU if there is one; cpu."""
-    max_megapixels: float = 64.0
-    """Larger images are refused before they are decoded."""
 
 
 @dataclass(frozen=True)

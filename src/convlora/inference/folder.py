@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,8 @@ from convlora.errors import ImageError, OutputError
 from convlora.files import output_errors, replacing
 from convlora.inference.drawing import overlay
 from convlora.inference.predictor import Predictor
+from convlora.inference.settings import PredictSettings
 from convlora.sam.processing import class_probabilities, classes
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings:
-    """Prediction of a folder of images."""
-
-    run: str
-    """Run folder, or the adapter folder in it."""
-    images: str
-    """Folder of images, or one image."""
-    output: str
-    """Folder for the masks: NAME.png, pixel value = class id, at the image's own size."""
-    overlays: bool = False
-    """Also write NAME_overlay.png: the image with the classes in colour."""
-    probabilities: bool = False
-    """Also write NAME_probability.png: foreground probability as 0…65535; one file a class if there are several."""
-    batch_size: int = 1
-    """Images that are segmented at a time."""
-    skip_existing: bool = False
-    """Keep masks that the output folder holds already: continues an interrupted prediction."""
-    model: str | None = None
-    """Base SAM, if it is not where it was during training."""
-    device: str = "auto"
-    """auto takes a GPU if there is one; cpu."""
-    max_megapixels: float = 64.0
-    """Larger images are refused before they are decoded."""
 
 
 def predict_folder(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, SamModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
@@ -67,7 +69,7 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
         try:
             config = AutoConfig.from_pretrained(location, **hub)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged config.json raises anything, also errors of the hub's own kinds
             raise WeightsError(
                 f"no SAM checkpoint at {str(name_or_path)!r}: {_first_line(error)} Give 'sam-tiny', a folder that "
                 "holds config.json and model.safetensors, or a name on the model hub."
@@ -77,10 +79,10 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         if config.model_type == SamSegmentationConfig.model_type:
             if id2label is not None and dict(id2label) != config.id2label:
                 raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
-            return super().from_pretrained(location, *args, **kwargs)
+            return _load(super().from_pretrained, location, *args, **kwargs)
         if config.model_type != "sam":
             raise WeightsError(f"{name_or_path} holds a {config.model_type!r} model; this needs a SAM (`SamModel`).")
-        sam = SamModel.from_pretrained(location, **kwargs)
+        sam = _load(SamModel.from_pretrained, location, **kwargs)
         sam.config.name_or_path = str(name_or_path)  # the embedded one by its name: its folder differs by machine
         return cls.from_sam(sam, id2label=id2label, loss=loss)
 
@@ -127,6 +129,24 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The patch embedding."""
         return self.sam.vision_encoder.get_input_embeddings()
+
+
+def _load(from_pretrained: Callable[..., Any], location: str, *args: Any, **kwargs: Any) -> Any:
+    """Load all weights, or raise a `WeightsError`; transformers fills in random numbers for those that are missing."""
+    try:
+        model, found = from_pretrained(location, *args, output_loading_info=True, **kwargs)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"the weights of {location} cannot be loaded: {_first_line(error)} Get the checkpoint again; it must hold "
+            "config.json and model.safetensors."
+        ) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise WeightsError(
+            f"{location} is incomplete: {len(missing)} tensors are missing, such as {missing[0]}. Get the checkpoint "
+            "again."
+        )
+    return model
 
 
 def _first_line(error: Exception) -> str:

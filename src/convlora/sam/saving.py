@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
-from convlora.adapter.saving import load_adapter, read_manifest, save_adapter
+from convlora.adapter.saving import MANIFEST_FILE, load_adapter, read_manifest, save_adapter
 from convlora.errors import WeightsError
 from convlora.files import write_text
 from convlora.sam.checkpoints import EMBEDDED
@@ -52,16 +55,13 @@ def save_segmenter(model: PeftModel, processor: SamSegmentationImageProcessor, f
     """Save adapter, decoder, processor and a card into an existing folder."""
     config = model.get_base_model().config
     processor.save_pretrained(folder)
-    save_adapter(
-        model,
-        folder,
-        metadata={
-            "model": config.name_or_path,
-            "id2label": {str(k): v for k, v in config.id2label.items()},
-            "loss": config.loss,
-            "processor": processor.settings(),
-        },
-    )
+    metadata = {
+        "model": _lasting_name(config.name_or_path),
+        "id2label": {str(k): v for k, v in config.id2label.items()},
+        "loss": config.loss,
+        "processor": processor.settings(),
+    }
+    save_adapter(model, folder, metadata={**metadata, "sha256": _digest(metadata)})
     write_text(folder / "README.md", _card(model))
 
 
@@ -80,23 +80,37 @@ def load_segmenter(
     """
     metadata = read_manifest(folder).get("metadata", {})
     try:
+        described = {key: value for key, value in metadata.items() if key != "sha256"}
+        if metadata["sha256"] != _digest(described):
+            raise WeightsError(f"{folder / MANIFEST_FILE}: metadata was changed after it was saved. Copy it again.")
         name = model or metadata["model"]
         id2label = {int(k): str(v) for k, v in metadata["id2label"].items()}
         loss = metadata["loss"]
         processor = SamSegmentationImageProcessor(**metadata["processor"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"{folder}/manifest.json does not describe a segmenter ({error!r}). Copy it again."
+            f"{folder / MANIFEST_FILE} does not describe a segmenter ({error!r}). Copy it again."
         ) from error
+    if model is None and name != EMBEDDED and Path(name).is_absolute() and not Path(name).is_dir():
+        raise WeightsError(f"{folder} needs its base SAM, which is not at {name} any more. Give its place as `model`.")
     base = SamForSemanticSegmentation.from_pretrained(name, id2label=id2label, loss=loss)
     return load_adapter(base, folder, trainable=trainable).eval(), processor
+
+
+def _lasting_name(name: str) -> str:
+    """A checkpoint's name that holds in every working folder."""
+    return str(Path(name).absolute()) if name != EMBEDDED and Path(name).is_dir() else name
+
+
+def _digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def _card(model: PeftModel) -> str:
     config = model.get_base_model().config
     peft = model.active_peft_config
     kind = getattr(peft.peft_type, "value", peft.peft_type)
-    name, id2label = config.name_or_path, config.id2label
+    name, id2label = _lasting_name(config.name_or_path), config.id2label
     on_hub = name != EMBEDDED and not Path(name).exists()
     return _CARD.format(
         base_line=f"base_model: {name}\n" if on_hub else "",

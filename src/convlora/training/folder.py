@@ -42,25 +42,31 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.lock = self.path / ".lock"
 
-    @classmethod
-    def create(cls, path: str | os.PathLike[str], settings: dict[str, Any]) -> RunFolder:
-        """Make a new run folder and write its settings.
+    def refuse_if_used(self) -> None:
+        """Raise an `OutputError` if the folder holds files already."""
+        with output_errors(self.path):
+            names = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+        if self.config.name in names:
+            raise OutputError(
+                f"{self.path} holds a run already. Continue it with `convlora resume {self.path}`, or choose another "
+                "output folder."
+            )
+        # the split without settings is what a kill at the very start leaves
+        foreign = [name for name in names if not name.startswith(".") and name != self.split.name]
+        if foreign:
+            raise OutputError(f"{self.path} is not empty (it holds {foreign[0]}). Choose a new output folder.")
+
+    def create(self, settings: dict[str, Any], split: Split) -> None:
+        """Make the folder, with the settings and the split of a new run; the settings come last, whole.
 
         Raises:
-            OutputError: The folder holds files already, or cannot be written.
+            OutputError: It holds files already, or cannot be written.
         """
-        folder = cls(path)
-        with output_errors(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
-            present = sorted(entry.name for entry in folder.path.iterdir() if not entry.name.startswith("."))
-        if folder.config.exists():
-            raise OutputError(
-                f"{path} holds a run already. Continue it with `convlora resume {path}`, or choose another output."
-            )
-        if present:
-            raise OutputError(f"{path} is not empty (it holds {present[0]}). Choose a new output folder.")
-        write_text(folder.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        return folder
+        self.refuse_if_used()
+        with output_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.write_split(split)
+        write_text(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:

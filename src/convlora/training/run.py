@@ -51,8 +51,13 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
     validate(settings)
     folder = RunFolder(settings.output)
     if is_main_process():
-        folder = RunFolder.create(settings.output, as_dict(settings))
-    return _continue(folder, settings, report)
+        folder.refuse_if_used()
+    checked = _check(settings, report)
+    split = Split(checked.splits, checked.labels)
+    tuned = build_model(settings, split)  # before anything is written: the model's name may be wrong
+    if is_main_process():
+        folder.create(as_dict(settings), split)
+    return _run(folder, settings, split, tuned, checked, report)
 
 
 def resume(path: str | os.PathLike[str], report: Report = silent) -> RunFolder:
@@ -65,7 +70,10 @@ def resume(path: str | os.PathLike[str], report: Report = silent) -> RunFolder:
     """
     folder = RunFolder.open(path)
     settings = dataclasses.replace(from_dict(folder.settings(), source=folder.config), output=str(path))
-    return _continue(folder, settings, report)
+    if folder.adapter.is_dir():  # it appears whole, as the last thing of a run
+        return folder
+    split = folder.read_split()
+    return _run(folder, settings, split, build_model(settings, split), None, report)
 
 
 def is_main_process() -> bool:
@@ -73,26 +81,24 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _continue(folder: RunFolder, settings: TrainSettings, report: Report) -> RunFolder:
-    if folder.adapter.is_dir():  # it appears whole, as the last thing of a run
-        return folder
+def _check(settings: TrainSettings, report: Report) -> CheckedData:
+    return check_data(settings, progress=lambda done, total: report(Checking(done, total)))
+
+
+def _run(
+    folder: RunFolder,
+    settings: TrainSettings,
+    split: Split,
+    tuned: tuple[PeftModel, SamSegmentationImageProcessor],
+    checked: CheckedData | None,
+    report: Report,
+) -> RunFolder:
     with folder.locked(shared=not is_main_process()):
-        split, checked = _prepare_data(folder, settings, report)
-        trainer = build_trainer(folder, settings, split, report)
+        trainer = build_trainer(folder, settings, split, tuned, report)
         _fit(folder, settings, trainer, checked, report)
         if is_main_process():
             _export_best(folder, trainer.state)
     return folder
-
-
-def _prepare_data(folder: RunFolder, settings: TrainSettings, report: Report) -> tuple[Split, CheckedData | None]:
-    if folder.split.is_file():
-        return folder.read_split(), None
-    checked = check_data(settings, progress=lambda done, total: report(Checking(done, total)))
-    split = Split(checked.splits, checked.labels)
-    if is_main_process():
-        folder.write_split(split)
-    return split, checked
 
 
 def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSegmentationImageProcessor]:
@@ -108,9 +114,15 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
     return apply_method(base, settings.method, settings.adapter), processor
 
 
-def build_trainer(folder: RunFolder, settings: TrainSettings, split: Split, report: Report) -> SegmentationTrainer:
+def build_trainer(
+    folder: RunFolder,
+    settings: TrainSettings,
+    split: Split,
+    tuned: tuple[PeftModel, SamSegmentationImageProcessor],
+    report: Report,
+) -> SegmentationTrainer:
     """A trainer that is ready to start, with all callbacks."""
-    model, processor = build_model(settings, split)
+    model, processor = tuned
     limits = settings.limits
     sampler = EpochSampler(len(split.samples["train"]), settings.seed)
     validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits)
