@@ -141,7 +141,7 @@ def _explain(error: Exception, cls: type) -> str:
     kind = wrong and _fields(cls).get(wrong[1])
     if not wrong or not kind:
         return text.replace("Parser key ", "setting ").rstrip(".") + "."
-    given = re.search(r"(?:Got value|Given value): (.*)$", wrong[2])
+    given = re.search(r".*Given value: (.*)$", wrong[2]) or re.search(r"Got value: (.*)$", wrong[2])
     shown = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
     return f"setting {wrong[1]!r} must be {shown}" + (f", not {given[1]}." if given else f": {wrong[2]}")
 

@@ -51,7 +51,7 @@ def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any])
         config.save_pretrained(str(folder))
     finally:
         config.inference_mode = was_inference
-    state = {key: value.detach().cpu().contiguous() for key, value in get_peft_model_state_dict(model).items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in _adapter_tensors(model).items()}
     save_tensors(state, folder / WEIGHTS_FILE)
     manifest = {
         "format": FORMAT,
@@ -115,7 +115,7 @@ def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> P
 
 def restore_adapter(model: PeftModel, state: Mapping[str, Tensor], *, source: Path) -> None:
     """Copy an adapter's tensors into a model that has this adapter; all of them and nothing else."""
-    expected = get_peft_model_state_dict(model)
+    expected = _adapter_tensors(model)
     problems = [f"tensor {key} is missing" for key in expected if key not in state]
     problems += [f"tensor {key} is not known" for key in state if key not in expected]
     problems += [
@@ -128,6 +128,11 @@ def restore_adapter(model: PeftModel, state: Mapping[str, Tensor], *, source: Pa
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: {'; '.join(problems[:3])}{more}. The adapter was not loaded.")
     set_peft_model_state_dict(model, dict(state))
+
+
+def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    # False: PEFT would look for the base model's vocabulary, and warn that SAM has none
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def read_config(path: Path) -> PeftConfig:

@@ -56,12 +56,15 @@ def run(arguments: Sequence[str]) -> None:
             display.close()
             print(f"== {method}", flush=True)
 
-        comparison = compare(
-            training_settings(demo),
-            demo.methods,
-            title="Conv-LoRA demo: HeLa nuclei",
-            announce=announce,
-            report=display,
-        )
+        try:
+            comparison = compare(
+                training_settings(demo),
+                demo.methods,
+                title="Conv-LoRA demo: HeLa nuclei",
+                announce=announce,
+                report=display,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted. The same command continues.") from None
     print_results([comparison.baseline, *comparison.results])
     print(f"report: {comparison.report}")

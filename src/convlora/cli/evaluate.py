@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convlora.cli.display import counting, print_results, print_table, quiet_libraries
-from convlora.evaluation.evaluate import EvaluateSettings, evaluate
+from convlora.evaluation.settings import EvaluateSettings
 from convlora.settings import from_arguments
 
 
@@ -18,6 +18,8 @@ def run(arguments: Sequence[str]) -> None:
         description="Score a run on its own test images, or on a folder of images and a folder of masks.",
         positional=("run",),
     )
+    from convlora.evaluation.evaluate import evaluate
+
     quiet_libraries()
     with counting("scoring") as progress:
         evaluation = evaluate(settings, progress)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -38,7 +40,21 @@ exit codes: 0 done · 1 unexpected error · 2 settings · 3 data · 4 weights ·
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    rest = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # here, where a closed pipe can still be answered
+        return code
+    except BrokenPipeError:  # as in `convlora --help | head -1`
+        stream = sys.__stdout__
+        if stream is not None and sys.stdout is stream:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing more can be printed, nor flushed
+        return EXIT_UNEXPECTED
+
+
+def _main(rest: list[str]) -> int:
     debug = "--debug" in rest
     rest = [argument for argument in rest if argument != "--debug"]
     if not rest or rest[0] in ("-h", "--help", "help"):
@@ -55,9 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet()
     try:
         importlib.import_module(f"convlora.cli.{name}").run(rest[1:])
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:  # of --help
+        return error.code if isinstance(error.code, int) else EXIT_UNEXPECTED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _report(error)
     return 0
 
@@ -67,9 +87,6 @@ def _report(error: BaseException) -> int:
         return _fail(str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail(str(error) or "interrupted.", EXIT_INTERRUPTED)
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, nor flushed
-        return EXIT_UNEXPECTED
     return _fail(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", EXIT_UNEXPECTED)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from convlora.cli.display import counting, print_results, quiet_libraries, training_display
 from convlora.settings import from_arguments
 from convlora.training.folder import RunFolder
-from convlora.training.settings import TrainSettings
+from convlora.training.settings import TrainSettings, from_dict
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -29,14 +30,17 @@ def run(arguments: Sequence[str]) -> None:
 
 def finish(folder: RunFolder) -> None:
     """Score the run's test images, write metrics and report, and say where everything is."""
-    from convlora.evaluation.evaluate import EvaluateSettings, evaluate
+    from convlora.evaluation.evaluate import evaluate
+    from convlora.evaluation.settings import EvaluateSettings
 
+    trained = from_dict(folder.settings(), source=folder.config)
     if folder.read_split().samples.get("test"):
+        settings = EvaluateSettings(run=str(folder.path), device=trained.device, max_megapixels=trained.max_megapixels)
         with counting("scoring test images") as progress:
-            evaluation = evaluate(EvaluateSettings(run=str(folder.path)), progress)
+            evaluation = evaluate(settings, progress)
         print_results([evaluation.result])
         print(f"report: {folder.report}")
     else:
         print("no scores: no images were set aside as test. Give --test_fraction, or use convlora evaluate")
     print(f"adapter: {folder.adapter}")
-    print(f"next: convlora predict {folder.path} IMAGES --output MASKS")
+    print(f"next: convlora predict {quote(str(folder.path))} IMAGES --output MASKS")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,13 +56,14 @@ _TRANSPOSES = {
 
 
 @contextlib.contextmanager
-def opened(path: Path, limits: ImageLimits) -> Iterator[Any]:
+def opened(path: str | PathLike[str], limits: ImageLimits) -> Iterator[Any]:
     """Yield the Pillow image of a file whose header is within the limits; its pixels are not decoded yet.
 
     Raises:
         ImageError: the file is missing, not an image of an allowed format, of several frames, empty or too large;
             or whatever went wrong while the caller decoded it.
     """
+    path = Path(path)
     try:
         with path.open("rb") as stream:
             image = _identify(path, stream)
@@ -81,7 +83,7 @@ def opened(path: Path, limits: ImageLimits) -> Iterator[Any]:
         ) from error
 
 
-def image_size(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+def image_size(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Height and width in pixels of the upright image.
 
     They are read from the header; only a PNG file is decoded, because its EXIF data may come last.

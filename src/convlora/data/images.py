@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ _OPAQUE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA")
 
 
-def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def read_image(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode one image to upright RGB.
 
     EXIF orientation is applied. Grey becomes three equal channels. 16-bit grey is scaled by 1/257 and rounded, not
@@ -39,6 +40,7 @@ def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
         ImageError: not an allowed format or mode, several frames, more than `limits.max_pixels`, truncated, damaged,
             or values outside of the ranges above.
     """
+    path = Path(path)
     with opened(path, limits) as image:
         layout, inverted = raw_mode(image), white_is_zero(image)
         picture = upright(image)

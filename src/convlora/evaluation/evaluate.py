@@ -11,7 +11,7 @@ from convlora.data.dataset import SegmentationDataset
 from convlora.data.images import ImageLimits
 from convlora.data.masks import LabelFormat
 from convlora.data.settings import DataSettings
-from convlora.errors import DataError
+from convlora.errors import DataError, SettingsError
 from convlora.evaluation.report import write_report
 from convlora.evaluation.results import RunResult, describe_run
 from convlora.evaluation.scoring import score
@@ -55,7 +55,12 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
 def _dataset(settings: EvaluateSettings, predictor: Predictor) -> tuple[SegmentationDataset, LabelFormat, list[str]]:
     limits = ImageLimits(int(settings.max_megapixels * 1e6))
     if settings.images is None:
-        split = RunFolder.open(settings.run).read_split()
+        run = RunFolder(settings.run)
+        if not run.config.is_file():
+            raise SettingsError(
+                f"{settings.run} is an adapter folder alone, which has no images of its own. Give --images and --masks."
+            )
+        split = run.read_split()
         samples = split.samples.get(settings.split, [])
         if not samples:
             raise DataError(

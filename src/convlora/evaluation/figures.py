@@ -52,10 +52,10 @@ def routing_maps(choices: Sequence[LayerChoice], scales: Sequence[int]) -> str:
     figure, axes = _figure(9.6, 1.75 * rows + 0.5, rows=rows, columns=columns)
     colours = _scale_colours(scales)
     index_of = {scale: i for i, scale in enumerate(scales)}
-    for axis, choice in zip(axes, choices, strict=False):
+    for axis, choice, label in zip(axes, choices, _labels(choices), strict=False):
         axis.imshow(np.vectorize(index_of.get)(choice.scales), cmap=colours, vmin=-0.5, vmax=len(scales) - 0.5)
         kind = "global" if choice.scales.size == 1 else f"{choice.scales.shape[0]}×{choice.scales.shape[1]} windows"
-        axis.set_title(f"block {choice.layer} · {kind}", fontsize=8)
+        axis.set_title(f"{label} · {kind}", fontsize=8)
         if choice.scales.shape[0] <= 8:  # beyond that the numbers would overlap
             for (row, column), scale in np.ndenumerate(choice.scales):
                 axis.text(column, row, f"×{scale}", ha="center", va="center", fontsize=8, color="black")
@@ -74,9 +74,17 @@ def routing_shares(choices: Sequence[Sequence[LayerChoice]], scales: Sequence[in
         share = np.array([np.mean([(image[layer].scales == scale).mean() for image in choices]) for layer in layers])
         axis.bar(layers, share, bottom=bottom, color=colours(i), label=f"×{scale}", edgecolor="white", linewidth=0.5)
         bottom += share
-    axis.set(xlabel="encoder block", ylabel="share of windows", xticks=list(layers), ylim=(0, 1))
+    names = [label.removeprefix("block ") for label in _labels(choices[0])]
+    axis.set(xlabel="encoder block", ylabel="share of windows", ylim=(0, 1))
+    axis.set_xticks(list(layers), names, rotation=0 if len(max(names, key=len)) < 4 else 90)
     axis.legend(title="scale", ncols=1, bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def _labels(choices: Sequence[LayerChoice]) -> list[str]:
+    """Names of the layers; the block is enough if each has one."""
+    several = len({choice.layer for choice in choices}) < len(choices)
+    return [f"block {choice.layer}" + (f" {choice.module}" if several else "") for choice in choices]
 
 
 def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:

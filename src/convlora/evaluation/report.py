@@ -68,12 +68,12 @@ def write_report(
         class_table=_class_table(results, labels),
         settings=[(r.name, _flat(r.settings)) for r in results if r.settings],
     )
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())  # file names need not be valid Unicode
 
 
 def _spread(result: RunResult) -> list[int]:
     """Images from the worst to the best score, evenly spread, so that failures are seen too."""
-    order = np.argsort([image.iou for image in result.scores.images], kind="stable")
+    order = np.argsort([image.iou for image in result.scores.images], kind="stable")  # NaN, without valid pixels, last
     places = np.linspace(0, len(order) - 1, min(_PICTURES, len(order))).round().astype(int)
     return [int(order[place]) for place in places]
 
@@ -81,7 +81,7 @@ def _spread(result: RunResult) -> list[int]:
 def _row(dataset: SegmentationDataset, index: int, results: Sequence[RunResult], labels: LabelFormat) -> dict[str, Any]:
     item = dataset[index]
     image, truth = item["image"], item["mask"]
-    cells = [_Cell(figures.data_uri(image), ""), _Cell(figures.data_uri(overlay(image, truth)), "")]
+    cells = [_Cell(figures.data_uri(image), ""), _Cell(figures.data_uri(overlay(image, truth, labels.ignore_index)), "")]
 
     def cell(prediction: np.ndarray) -> _Cell:
         iou, dice = foreground(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))

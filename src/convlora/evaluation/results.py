@@ -62,7 +62,7 @@ def describe_run(path: Path, predictor: Predictor, scores: Scores, *, name: str 
     settings = folder.settings() if folder.config.is_file() else {}
     tuned = [p.numel() for key, p in predictor.model.named_parameters() if "lora_" in key or ".modules_to_save." in key]
     return RunResult(
-        name=name or settings.get("method", path.name),
+        name=name or settings.get("method", path.absolute().name),
         trainable=sum(tuned),
         adapter_bytes=weights.stat().st_size,
         scores=scores,

@@ -17,10 +17,12 @@ class LayerChoice:
 
     Attributes:
         layer: Number of the encoder block, from 0.
+        module: Name of the adapted layer in its block, such as "attn.qkv".
         scales: (rows, columns) up-sampling factor chosen for each window; one value in a global block.
     """
 
     layer: int
+    module: str
     scales: np.ndarray
 
 
@@ -28,10 +30,11 @@ def chosen_scales(predictor: Predictor, image: np.ndarray) -> list[LayerChoice]:
     """The choices of every Conv-LoRA layer for one uint8 image (H, W, 3), layer by layer."""
     predictor.logits([image])
     choices: list[LayerChoice] = []
-    for module in predictor.model.modules():
+    for path, module in predictor.model.named_modules():
         if isinstance(module, ConvLoraLinear):
             (name,) = module.active_adapters
             scales = np.array(module.conv_lora[name].scales)[module.routing[name].index.cpu().numpy()]
             side = math.isqrt(len(scales))  # the model's input is square, and so are its windows
-            choices.append(LayerChoice(len(choices), scales.reshape(side, side)))
+            block, _, inside = path.rpartition(".layers.")[2].partition(".")
+            choices.append(LayerChoice(int(block), inside, scales.reshape(side, side)))
     return choices

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
 from peft import PeftModel
 
-from convlora.errors import WeightsError
+from convlora.errors import SettingsError, WeightsError
 from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities, classes
 from convlora.sam.saving import load_segmenter
 from convlora.sam.segmenting import segment
@@ -50,7 +51,9 @@ class Predictor:
         if (path / ADAPTER_FOLDER).is_dir():
             path = path / ADAPTER_FOLDER
         elif (path / "config.yaml").is_file():
-            raise WeightsError(f"the run in {path} is not finished. Continue it with `convlora resume {path}`.")
+            raise WeightsError(
+                f"the run in {path} is not finished. Continue it with `convlora resume {quote(str(path))}`."
+            )
         tuned, processor = load_segmenter(path, model=model)
         return cls(tuned.to(pick_device(device)), processor)
 
@@ -68,7 +71,16 @@ class Predictor:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one."""
+    """The device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        SettingsError: This machine, or the installed torch, has no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError if torch was built without CUDA
+        raise SettingsError(f"device={name!r} is not available here ({error}). Use auto or cpu.") from error
+    return device
