@@ -73,7 +73,7 @@ def test_the_untouched_model_is_scored_without_any_adapter(compared, workspace):
     from convlora.evaluation.scoring import score
 
     dataset = SegmentationDataset(split.samples["test"], split.labels, limits=ImageLimits())
-    assert score(predictor, dataset, split.labels).summary == comparison.baseline.scores.summary
+    assert score(predictor, dataset, split.labels, batch_size=2).summary == comparison.baseline.scores.summary
 
 
 def test_a_finished_comparison_trains_nothing_again(compared, settings):

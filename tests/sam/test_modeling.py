@@ -21,12 +21,13 @@ def checkpoint(tmp_path):
     return tmp_path / "sam"
 
 
-def test_the_encoder_gives_sams_embeddings_bit_for_bit(checkpoint):
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_the_encoder_gives_sams_embeddings_bit_for_bit(checkpoint, implementation):
     pixels = torch.randn(2, 3, 64, 64)
-    want = SamModel.from_pretrained(checkpoint).eval().get_image_embeddings(pixels)
-    model = SamForSemanticSegmentation.from_pretrained(checkpoint).eval()
+    sam = SamModel.from_pretrained(checkpoint, attn_implementation=implementation).eval()
+    model = SamForSemanticSegmentation.from_pretrained(checkpoint, attn_implementation=implementation).eval()
     with torch.no_grad():
-        assert torch.equal(model.sam.vision_encoder(pixels).last_hidden_state, want)
+        assert torch.equal(model.sam.vision_encoder(pixels).last_hidden_state, sam.get_image_embeddings(pixels))
 
 
 def test_the_decoder_with_sams_own_four_tokens_gives_sams_masks_without_a_prompt():

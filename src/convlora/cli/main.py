@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()  # here, where a closed pipe can still be answered
+        if sys.stdout is not None:  # as it is after >&-
+            sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
         return code
     except BrokenPipeError:  # as in `convlora --help | head -1`
         stream = sys.__stdout__

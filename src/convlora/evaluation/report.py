@@ -81,7 +81,10 @@ def _spread(result: RunResult) -> list[int]:
 def _row(dataset: SegmentationDataset, index: int, results: Sequence[RunResult], labels: LabelFormat) -> dict[str, Any]:
     item = dataset[index]
     image, truth = item["image"], item["mask"]
-    cells = [_Cell(figures.data_uri(image), ""), _Cell(figures.data_uri(overlay(image, truth, labels.ignore_index)), "")]
+    cells = [
+        _Cell(figures.data_uri(image), ""),
+        _Cell(figures.data_uri(overlay(image, truth, labels.ignore_index)), ""),
+    ]
 
     def cell(prediction: np.ndarray) -> _Cell:
         iou, dice = foreground(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))

@@ -16,6 +16,7 @@ from transformers.models.sam.modeling_sam import SamPreTrainedModel
 
 from convlora.errors import SettingsError, WeightsError
 from convlora.objectives.losses import check_loss, get_loss
+from convlora.sam.attention import use_fused_attention
 from convlora.sam.checkpoints import locate
 from convlora.sam.configuration import SamSegmentationConfig
 from convlora.sam.decoder import SemanticMaskDecoder
@@ -60,6 +61,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             loss: Name of a loss in `convlora.objectives.losses`; default "structure" for a binary task, else
                 "dice-ce".
             kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
+                `attn_implementation` "eager" or "sdpa" keeps transformers' attention; the default is the exact fused
+                one of `convlora.sam.attention`.
 
         Raises:
             WeightsError: There is no such checkpoint, or it is not a SAM.
@@ -75,22 +78,37 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
                 "holds config.json and model.safetensors, or a name on the model hub."
             ) from error
         kwargs.setdefault("dtype", torch.float32)
+        fused = kwargs.get("attn_implementation") is None
         kwargs["use_safetensors"] = True  # the other format is pickle
         if config.model_type == SamSegmentationConfig.model_type:
             if id2label is not None and dict(id2label) != config.id2label:
                 raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
-            return _load(super().from_pretrained, location, *args, **kwargs)
+            model: SamForSemanticSegmentation = _load(super().from_pretrained, location, *args, **kwargs)
+            if fused:
+                use_fused_attention(model)
+            return model
         if config.model_type != "sam":
             raise WeightsError(f"{name_or_path} holds a {config.model_type!r} model; this needs a SAM (`SamModel`).")
         sam = _load(SamModel.from_pretrained, location, **kwargs)
         sam.config.name_or_path = str(name_or_path)  # the embedded one by its name: its folder differs by machine
-        return cls.from_sam(sam, id2label=id2label, loss=loss)
+        return cls.from_sam(sam, id2label=id2label, loss=loss, fused_attention=fused)
 
     @classmethod
     def from_sam(
-        cls, sam: SamModel, *, id2label: dict[int, str] | None = None, loss: str | None = None
+        cls,
+        sam: SamModel,
+        *,
+        id2label: dict[int, str] | None = None,
+        loss: str | None = None,
+        fused_attention: bool = True,
     ) -> SamForSemanticSegmentation:
-        """Turn a `SamModel` into a segmenter. The model is taken over, not copied."""
+        """Turn a `SamModel` into a segmenter. The model is taken over, not copied.
+
+        Args:
+            sam: The model.
+            id2label, loss: As in `from_pretrained`.
+            fused_attention: Compute the encoder's attention as `convlora.sam.attention` does: exact, faster, smaller.
+        """
         id2label = {0: "background", 1: "foreground"} if id2label is None else dict(id2label)
         if len(id2label) < 2 or sorted(id2label) != list(range(len(id2label))):
             raise SettingsError(f"id2label={id2label} must name at least two classes, numbered from 0 (background).")
@@ -98,6 +116,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         config = SamSegmentationConfig.from_sam(sam.config, id2label=id2label, loss=loss)
         config._attn_implementation = sam.config._attn_implementation
         config.name_or_path = sam.config.name_or_path
+        if fused_attention:
+            use_fused_attention(sam)
         return cls(config, sam).train(sam.training)
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> SemanticSegmenterOutput:
