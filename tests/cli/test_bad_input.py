@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong: one line that says what was given, what is allowed and what to do, and nothing written."""
+"""Whatever a user gets wrong: one line with what was given, what is allowed and what to do; nothing is written."""
 
 import errno
 import json
@@ -69,8 +69,8 @@ BAD_DATA = {
         lambda d: (shutil.rmtree(d / "images"), (d / "images").write_text("")),
         "images: .*is a file; give a folder",
     ),
-    "empty_images": (lambda d: clear(d / "images"), r"images"),
-    "empty_masks": (lambda d: clear(d / "masks"), r"masks"),
+    "empty_images": (lambda d: clear(d / "images"), r"images: .*has no image files \(\.png .*holds nothing"),
+    "empty_masks": (lambda d: clear(d / "masks"), r"masks: .*has no image files \(\.png .*holds nothing"),
     "an_image_without_a_mask": (
         lambda d: (d / "masks" / "i2.png").unlink(),
         r"1 images without a mask \(i2\.png\).*Rename, add or remove files",
@@ -148,6 +148,9 @@ def train_arguments(data, workspace, output, *more):
         (["--batch_size", "0"], "batch_size=0 must be at least 1"),
         (["--learning_rate", "inf"], "learning_rate"),
         (["--device", "gpu"], "device='gpu' must be one of auto, cpu"),
+        (["--adapter.lora_dropout", "1.5"], "adapter.lora_dropout=1.5 must be at least 0 and less than 1"),
+        (["--adapter.target_modules", "none"], r"target_modules=\['none'\] cannot be adapted.*such as qkv, proj"),
+        (["--adapter.target_modules", "attn"], r"target_modules=\['attn'\] cannot be adapted.*such as qkv, proj"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["stray"], "unexpected argument 'stray'"),
         (["--loss", "structure", "--classes", "background,a,b"], "structure"),
@@ -217,7 +220,7 @@ def test_a_disk_that_fills_up_during_training_keeps_the_last_checkpoint(capsys, 
     with monkeypatch.context() as patch:
         patch.setattr(files, "fsync", full)
         outcome = convlora(capsys, *train_arguments(data, workspace, output))
-    assert_one_line(outcome, 6, "the disk is full; free some space and run the same command again|the disk is full")
+    assert_one_line(outcome, 6, "the disk is full; free some space")
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert not (output / "adapter").exists()
     whole = tmp_path / "whole"

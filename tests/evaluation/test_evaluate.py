@@ -76,7 +76,7 @@ def test_a_csv_file_with_splits_gives_the_split_that_is_asked_for(workspace, run
     assert names(split="val") == ["i4", "i5"]
     text = (tmp_path / "data.csv").read_text().replace(",test", ",val")
     (tmp_path / "data.csv").write_text(text)
-    with pytest.raises(DataError, match="has no images of split 'test'. Choose another --split"):
+    with pytest.raises(DataError, match=r"has no images of split 'test'\. Choose another --split"):
         names()
 
 
@@ -90,7 +90,7 @@ def test_an_adapter_alone_scores_the_images_that_are_given(workspace, run, monke
 
 
 def test_an_adapter_alone_needs_images(run):
-    with pytest.raises(SettingsError, match="adapter folder alone.*Give --images and --masks"):
+    with pytest.raises(SettingsError, match=r"adapter folder alone.*Give --images and --masks"):
         evaluate(EvaluateSettings(run=str(run.adapter)))
 
 
@@ -109,7 +109,7 @@ def test_a_run_without_test_images_says_what_to_give(run):
     split = json.loads(run.split.read_text())
     split["samples"]["test"] = []
     run.split.write_text(json.dumps(split))
-    with pytest.raises(DataError, match="set no images aside as 'test'. Give --images and --masks"):
+    with pytest.raises(DataError, match=r"set no images aside as 'test'\. Give --images and --masks"):
         evaluate(EvaluateSettings(run=str(run.path)))
 
 

@@ -102,7 +102,7 @@ def test_names_with_special_characters_are_escaped(tmp_path, result):
     )
     scores = score(run.predictor, dataset, labels)
     changed = dataclasses.replace(run, name="<b>run", scores=scores, settings={"a": {"<i>": "</dd>"}})
-    text, page = page_of(tmp_path, [changed], dataset, labels, title="<title> & more")
+    _text, page = page_of(tmp_path, [changed], dataset, labels, title="<title> & more")
     assert page.all("script") == [] and page.all("b") == [] and page.all("i") == []
     assert '<script>alert("x")</script> & "q" \\udcff' in page.text
     assert "<title> & more" in page.text and "a.<i>" in page.text and "</dd>" in page.text

@@ -47,3 +47,21 @@ def test_scales_are_those_of_the_chosen_experts_not_their_numbers(predictor):
         (name,) = module.active_adapters
         index = module.routing[name].index.tolist()
         assert [module.conv_lora[name].scales[i] for i in index] == choice.scales.ravel().tolist()
+
+
+def test_two_adapted_layers_a_block_are_told_apart(workspace, tmp_path):
+    from convlora.evaluation.figures import routing_maps, routing_shares
+    from convlora.training.run import train
+    from convlora.training.settings import AdapterSettings
+    from tests.training.runs import quick_settings
+
+    adapter = AdapterSettings(target_modules=["qkv", "proj"], num_experts=2)
+    run = train(quick_settings(workspace, tmp_path / "run", max_steps=1, adapter=adapter))
+    choices = chosen_scales(Predictor.from_folder(run.path), image())
+    assert [(choice.layer, choice.module) for choice in choices] == [
+        (0, "attn.qkv"),
+        (0, "attn.proj"),
+        (1, "attn.qkv"),
+        (1, "attn.proj"),
+    ]
+    assert routing_maps(choices, (1, 2)).startswith("<svg") and routing_shares([choices], (1, 2)).startswith("<svg")

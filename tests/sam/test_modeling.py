@@ -206,5 +206,5 @@ def test_a_binary_loss_for_three_classes_is_refused(checkpoint):
 
 def test_another_input_size_is_refused(checkpoint):
     model = SamForSemanticSegmentation.from_pretrained(checkpoint)
-    with pytest.raises(ValueError, match=r"pixel_values are \(32, 32\); this checkpoint takes \(64, 64\)"):
+    with pytest.raises(ValueError, match=r"pixel_values are \(32, 32\); this model takes \(64, 64\)"):
         model(torch.zeros(1, 3, 32, 32))

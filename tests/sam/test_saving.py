@@ -19,7 +19,7 @@ from tests.sam.models import small_sam
 def segmenter(location, method="conv-lora", classes=2, seed=0):
     """A tuned model with weights unlike those at its start, and its processor."""
     torch.manual_seed(seed)
-    id2label = {i: name for i, name in enumerate(["background", "leaf", "stem"][:classes])}
+    id2label = dict(enumerate(["background", "leaf", "stem"][:classes]))
     base = SamForSemanticSegmentation.from_pretrained(location, id2label=id2label)
     model = apply_method(base, method, AdapterSettings(r=2, num_experts=2)).eval()
     with torch.no_grad():

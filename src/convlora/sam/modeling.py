@@ -20,6 +20,8 @@ from convlora.sam.attention import use_fused_attention
 from convlora.sam.checkpoints import locate
 from convlora.sam.configuration import SamSegmentationConfig
 from convlora.sam.decoder import SemanticMaskDecoder
+from convlora.sam.positions import resize_positions
+from convlora.sam.prefix import encode_rest
 
 
 class SamForSemanticSegmentation(SamPreTrainedModel):
@@ -50,6 +52,7 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         *args: Any,
         id2label: dict[int, str] | None = None,
         loss: str | None = None,
+        image_size: int | None = None,
         **kwargs: Any,
     ) -> SamForSemanticSegmentation:
         """Load a checkpoint of SAM in `SamModel` format, or one that this class saved.
@@ -60,13 +63,15 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             id2label: Class names from 0 on, for a checkpoint of SAM; default {0: "background", 1: "foreground"}.
             loss: Name of a loss in `convlora.objectives.losses`; default "structure" for a binary task, else
                 "dice-ce".
+            image_size: Side of the input in pixels, a multiple of the patch; default the checkpoint's own. Half the
+                side is a quarter of the tokens.
             kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
                 `attn_implementation` "eager" or "sdpa" keeps transformers' attention; the default is the exact fused
                 one of `convlora.sam.attention`.
 
         Raises:
             WeightsError: There is no such checkpoint, or it is not a SAM.
-            SettingsError: The classes are not numbered from 0, or the loss does not fit them.
+            SettingsError: The classes are not numbered from 0, or the loss or the size does not fit.
         """
         location = locate(name_or_path)
         hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
@@ -86,12 +91,14 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             model: SamForSemanticSegmentation = _load(super().from_pretrained, location, *args, **kwargs)
             if fused:
                 use_fused_attention(model)
+            if image_size is not None:
+                resize_positions(model.sam, image_size)
             return model
         if config.model_type != "sam":
             raise WeightsError(f"{name_or_path} holds a {config.model_type!r} model; this needs a SAM (`SamModel`).")
         sam = _load(SamModel.from_pretrained, location, **kwargs)
         sam.config.name_or_path = str(name_or_path)  # the embedded one by its name: its folder differs by machine
-        return cls.from_sam(sam, id2label=id2label, loss=loss, fused_attention=fused)
+        return cls.from_sam(sam, id2label=id2label, loss=loss, image_size=image_size, fused_attention=fused)
 
     @classmethod
     def from_sam(
@@ -100,18 +107,21 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         *,
         id2label: dict[int, str] | None = None,
         loss: str | None = None,
+        image_size: int | None = None,
         fused_attention: bool = True,
     ) -> SamForSemanticSegmentation:
         """Turn a `SamModel` into a segmenter. The model is taken over, not copied.
 
         Args:
             sam: The model.
-            id2label, loss: As in `from_pretrained`.
+            id2label, loss, image_size: As in `from_pretrained`.
             fused_attention: Compute the encoder's attention as `convlora.sam.attention` does: exact, faster, smaller.
         """
         id2label = {0: "background", 1: "foreground"} if id2label is None else dict(id2label)
         if len(id2label) < 2 or sorted(id2label) != list(range(len(id2label))):
             raise SettingsError(f"id2label={id2label} must name at least two classes, numbered from 0 (background).")
+        if image_size is not None:
+            resize_positions(sam, image_size)
         loss = loss or ("structure" if len(id2label) == 2 else "dice-ce")
         config = SamSegmentationConfig.from_sam(sam.config, id2label=id2label, loss=loss)
         config._attn_implementation = sam.config._attn_implementation
@@ -120,23 +130,31 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             use_fused_attention(sam)
         return cls(config, sam).train(sam.training)
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> SemanticSegmenterOutput:
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        prefix_states: Tensor | None = None,
+        prefix_blocks: int = 0,
+        **kwargs: Any,
+    ) -> SemanticSegmenterOutput:
         """Segment a batch.
 
         Args:
-            pixel_values: (b, 3, S, S) normalised images, S the checkpoint's input size.
+            pixel_values: (b, 3, S, S) normalised images, S = `config.vision_config.image_size`.
             labels: (b, H, W) class ids in any size that covers the same area; `semantic_loss_ignore_index` marks
                 pixels, such as padding, that do not count.
+            prefix_states: Instead of pixels, what `convlora.sam.prefix.encode_prefix` made of them,
+            prefix_blocks: with so many blocks.
 
         Returns:
             `logits` (b, k, S/4, S/4), k = `config.num_masks`, and `loss` if labels are given.
         """
-        size = self.config.vision_config.image_size
-        if tuple(pixel_values.shape[-2:]) != (size, size):
-            raise ValueError(
-                f"pixel_values are {tuple(pixel_values.shape[-2:])}; this checkpoint takes ({size}, {size})."
-            )
-        embeddings = self.sam.vision_encoder(pixel_values).last_hidden_state
+        encoder = self.sam.vision_encoder
+        if prefix_states is not None:
+            embeddings = encode_rest(encoder, prefix_states, prefix_blocks)
+        else:
+            embeddings = encoder(self._checked(pixel_values)).last_hidden_state
         positions = self.sam.get_image_wide_positional_embeddings()
         no_mask = self.sam.prompt_encoder.no_mask_embed.weight[..., None, None]
         logits = self.sam.mask_decoder(embeddings, positions, no_mask)
@@ -145,6 +163,17 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
             loss = get_loss(self.config.loss)(full, labels, self.config.semantic_loss_ignore_index)
         return SemanticSegmenterOutput(loss=loss, logits=logits)
+
+    def _checked(self, pixel_values: Tensor | None) -> Tensor:
+        if pixel_values is None:
+            raise ValueError("give pixel_values, or prefix_states with prefix_blocks")
+        size = self.config.vision_config.image_size
+        if tuple(pixel_values.shape[-2:]) != (size, size):
+            raise ValueError(
+                f"pixel_values are {tuple(pixel_values.shape[-2:])}; this model takes ({size}, {size}). "
+                "Another size is set by from_pretrained(…, image_size=…)."
+            )
+        return pixel_values
 
     def get_input_embeddings(self) -> nn.Module:
         """The patch embedding."""

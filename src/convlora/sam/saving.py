@@ -93,7 +93,7 @@ def load_segmenter(
         ) from error
     if model is None and name != EMBEDDED and Path(name).is_absolute() and not Path(name).is_dir():
         raise WeightsError(f"{folder} needs its base SAM, which is not at {name} any more. Give its place as `model`.")
-    base = SamForSemanticSegmentation.from_pretrained(name, id2label=id2label, loss=loss)
+    base = SamForSemanticSegmentation.from_pretrained(name, id2label=id2label, loss=loss, image_size=processor.size)
     return load_adapter(base, folder, trainable=trainable).eval(), processor
 
 

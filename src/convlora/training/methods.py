@@ -8,17 +8,21 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
 from convlora.adapter import ConvLoraConfig
 from convlora.adapter.saving import NO_TARGET
+from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation
 from convlora.training.settings import AdapterSettings
 
 DECODER = ["mask_decoder"]
 
 
-def peft_config(method: str, adapter: AdapterSettings) -> PeftConfig:
-    """The configuration of a method.
+def peft_config(method: str, adapter: AdapterSettings, num_blocks: int) -> PeftConfig:
+    """The configuration of a method for an encoder of `num_blocks` blocks.
 
     The mask decoder is tuned whole in every method (paper, section 3.3); "conv-lora" and "lora" adapt the image
     encoder, "decoder" leaves it alone, "full" tunes all of it.
+
+    Raises:
+        SettingsError: `adapter.blocks` names blocks that are not there.
     """
     shared: dict[str, Any] = {
         "r": adapter.r,
@@ -26,6 +30,7 @@ def peft_config(method: str, adapter: AdapterSettings) -> PeftConfig:
         "lora_dropout": adapter.lora_dropout,
         "target_modules": list(adapter.target_modules),
         "modules_to_save": DECODER,
+        "layers_to_transform": _blocks(adapter.blocks, num_blocks),
     }
     if method == "conv-lora":
         return ConvLoraConfig(
@@ -44,8 +49,31 @@ def peft_config(method: str, adapter: AdapterSettings) -> PeftConfig:
 
 
 def apply_method(model: SamForSemanticSegmentation, method: str, adapter: AdapterSettings) -> PeftModel:
-    """Freeze a segmenter but for what the method trains."""
-    return get_peft_model(model, peft_config(method, adapter))
+    """Freeze a segmenter but for what the method trains.
+
+    Raises:
+        SettingsError: `adapter.blocks` or `adapter.target_modules` names what is not there or cannot be adapted.
+    """
+    config = peft_config(method, adapter, len(model.sam.vision_encoder.layers))
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise SettingsError(
+            f"adapter.target_modules={adapter.target_modules} cannot be adapted: {' '.join(str(error).split())} Give "
+            "names of linear layers of the image encoder, such as qkv, proj, lin1, lin2."
+        ) from error
+
+
+def _blocks(blocks: int | list[int] | None, num_blocks: int) -> list[int] | None:
+    if blocks is None:
+        return None
+    chosen = list(range(num_blocks - blocks, num_blocks)) if isinstance(blocks, int) else sorted(set(blocks))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= num_blocks:
+        raise SettingsError(
+            f"adapter.blocks={blocks}: this encoder has {num_blocks} blocks; give how many of the last ones (1 to "
+            f"{num_blocks}), or a list of numbers from 0 to {num_blocks - 1}."
+        )
+    return chosen
 
 
 def count_parameters(model: PeftModel) -> tuple[int, int]:

@@ -105,11 +105,14 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
     """The segmenter with the method applied, initialised from the run's seed, and its processor."""
     set_seed(settings.seed)
     base = SamForSemanticSegmentation.from_pretrained(
-        settings.model, id2label=split.labels.id2label, loss=settings.loss
+        settings.model, id2label=split.labels.id2label, loss=settings.loss, image_size=settings.image_size
     )
     base.config.semantic_loss_ignore_index = split.labels.ignore_index
     processor = SamSegmentationImageProcessor.from_sam(
-        settings.model, resize=settings.resize, ignore_index=split.labels.ignore_index
+        settings.model,
+        size=base.config.vision_config.image_size,
+        resize=settings.resize,
+        ignore_index=split.labels.ignore_index,
     )
     return apply_method(base, settings.method, settings.adapter), processor
 

@@ -36,7 +36,9 @@ class AdapterSettings:
     lora_dropout: float = 0.0
     """Probability of dropping an input of the bottleneck."""
     target_modules: list[str] = field(default_factory=lambda: ["qkv"])
-    """Names of the linear layers that are adapted, in every block."""
+    """Names of the linear layers that are adapted."""
+    blocks: int | list[int] | None = None
+    """Encoder blocks that are adapted: the last N, or a list of numbers from 0; default all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class TrainSettings(DataSettings):
     """What is trained: conv-lora, lora (both with the mask decoder), decoder (alone), or full."""
     loss: str | None = None
     """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce."""
+    image_size: int | None = None
+    """Side of SAM's input in pixels, a multiple of its patch; default the checkpoint's own (SAM 1024, sam-tiny 512)."""
     resize: str = "longest"
     """longest keeps the aspect ratio and pads; square squeezes, as the paper."""
     epochs: int = 20
@@ -144,6 +148,7 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         "max_steps",
         "evaluate_every",
         "early_stopping",
+        "image_size",
     )
     problems = [
         f"{name}={value} must be at least 1"
@@ -168,6 +173,9 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         for name, (low, high) in bounds.items()
         if not (low <= (value := getattr(settings, name)) <= high and math.isfinite(value))
     ]
+    dropout = settings.adapter.lora_dropout
+    if not 0 <= dropout < 1:
+        problems.append(f"adapter.lora_dropout={dropout} must be at least 0 and less than 1")
     weight = settings.adapter.balance_weight
     if not (weight >= 0 and math.isfinite(weight)):
         problems.append(f"adapter.balance_weight={weight} must be finite and at least 0")
