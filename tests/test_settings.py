@@ -18,6 +18,8 @@ class Inner:
     """Names."""
     fast: bool = True
     """Speed."""
+    blocks: int | list[int] | None = None
+    """Blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,11 @@ def test_flags_set_fields_of_the_whole_tree():
 def test_a_list_is_written_with_commas_and_holds_only_text(arguments, classes):
     arguments = [arguments] if isinstance(arguments, str) else arguments
     assert parse(*NEEDED, *arguments).classes == classes
+
+
+@pytest.mark.parametrize(("given", "blocks"), [("2", 2), ("0,3", [0, 3]), ("[1]", [1]), ("null", None)])
+def test_a_number_or_a_list_of_numbers_keeps_its_type(given, blocks):
+    assert parse(*NEEDED, "--inner.blocks", given).inner.blocks == blocks
 
 
 @pytest.mark.parametrize(

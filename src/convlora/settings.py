@@ -116,10 +116,7 @@ def _as_flags(cls: type, arguments: Sequence[str], positional: Sequence[str]) ->
             raise SettingsError(f"setting {name!r} has no value.")
         else:
             value = value if equals else rest.pop(0)
-            is_list = "list[" in str(fields[name]) and not value.startswith("[") and value != "null"
-            if is_list:  # as JSON, because YAML would read the classes yes and 1 as no strings
-                value = json.dumps([item.strip() for item in value.split(",")] if value else [])
-            flags.append(f"--{name}={value}")
+            flags.append(f"--{name}={_as_list(value, str(fields[name]))}")
     free = [name for name in positional if not any(flag.startswith(f"--{name}=") for flag in flags)]
     if len(loose) > len(free):
         wanted = f"only {' '.join(name.upper() for name in positional)} may" if positional else "nothing may"
@@ -127,6 +124,15 @@ def _as_flags(cls: type, arguments: Sequence[str], positional: Sequence[str]) ->
             f"unexpected argument {loose[len(free)]!r}: {wanted} be given without a --flag, and lists are written a,b."
         )
     return [*(f"--{name}={value}" for name, value in zip(free, loose, strict=False)), *flags]
+
+
+def _as_list(value: str, kind: str) -> str:
+    """A value for a list as it is typed, a,b, in brackets; any other value unchanged."""
+    if value.startswith("[") or value == "null":
+        return value
+    if "list[str]" in kind:  # as JSON, because YAML would read the classes yes and 1 as no strings
+        return json.dumps([item.strip() for item in value.split(",")] if value else [])
+    return f"[{value}]" if "list[" in kind and ("," in value or "int |" not in kind) else value
 
 
 def _explain(error: Exception, cls: type) -> str:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from convlora.data.images import read_image
-from convlora.errors import SettingsError, WeightsError
-from convlora.inference.predictor import Predictor, pick_device
+from convlora.errors import WeightsError
+from convlora.inference.predictor import Predictor
 from tests.sam.models import small_sam
 
 
@@ -76,10 +76,3 @@ def test_another_base_model_is_refused(finished, tmp_path):
     small_sam(seed=1).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="another base model"):
         Predictor.from_folder(finished.path, model=str(tmp_path))
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:x", ""])
-def test_a_device_that_is_not_there_is_a_settings_error(device):
-    with pytest.raises(SettingsError, match=r"is not available here.*Use auto or cpu"):
-        pick_device(device)
-    assert pick_device("auto").type in ("cpu", "cuda") and pick_device("cpu").type == "cpu"

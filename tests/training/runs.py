@@ -46,6 +46,7 @@ def quick_settings(folder, output="run", **changes):
         "evaluate_every": 2,
         "learning_rate": 1e-3,
         "device": "cpu",
+        "precision": "fp32",
         "val_fraction": 0.2,
         "test_fraction": 0.2,
     }
@@ -59,6 +60,6 @@ def weights_hash(run):
 def loss_curve(run):
     """The log without what depends on the clock."""
     return [
-        json.dumps({k: v for k, v in entry.items() if "time" not in k and "per_second" not in k})
+        json.dumps({k: v for k, v in entry.items() if "time" not in k and "second" not in k})
         for entry in run.read_log()
     ]

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from convlora.data.checking import check_data
+from convlora.data.settings import AugmentationSettings
 from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, WeightsError
 from convlora.inference.predictor import Predictor
 from convlora.training import trainer as trainer_module
@@ -93,6 +94,8 @@ def test_early_stopping_ends_the_run_and_survives_a_crash_after_it(workspace, mo
         ("at_an_epochs_end", 5, {"evaluate_every": 3}),
         ("accumulating", 4, {"accumulation": 2, "epochs": 4}),
         ("with_workers", 5, {"workers": 2}),
+        ("in_bf16", 5, {"precision": "bf16"}),
+        ("with_a_prefix_cache", 5, {"method": "decoder", "augmentation": AugmentationSettings(views=2)}),
         ("learned_routing_with_dropout", 5, {"adapter.routing": "learned", "adapter.lora_dropout": 0.2}),
     ],
 )

@@ -39,7 +39,12 @@ class TrainingDisplay:
             if event.data is not None:
                 print_data(event.data)
             share = 100 * event.trainable / event.total
-            print(f"training {event.trainable:,} of {event.total:,} parameters ({share:.1f} %)", flush=True)
+            print(
+                f"training {event.trainable:,} of {event.total:,} parameters ({share:.1f} %) in {event.precision}",
+                flush=True,
+            )
+            if event.frozen_blocks is not None:
+                print(f"the first {event.frozen_blocks} blocks of the encoder are computed once for each image")
             if event.first_step:
                 print(f"continuing after step {event.first_step} of {event.total_steps}", flush=True)
             self._advance("training", event.first_step, event.total_steps, "step")

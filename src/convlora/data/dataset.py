@@ -16,7 +16,16 @@ from convlora.data.settings import ImageLimits
 
 
 class SegmentationDataset(Dataset):
-    """Images and masks of some samples, in their own sizes."""
+    """Images and masks of some samples, in their own sizes.
+
+    Args:
+        samples: Checked samples, all with a mask.
+        labels: How the masks are read.
+        limits: Of the images.
+        augmentation: Random changes of the samples that are asked for by (epoch, index).
+        seed: Of the random changes.
+        cache_bytes: Decoded images and masks are kept in memory, up to this size, by each process that reads.
+    """
 
     def __init__(
         self,
@@ -26,12 +35,15 @@ class SegmentationDataset(Dataset):
         limits: ImageLimits,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
         self.samples = list(samples)
         self.labels = labels
         self.limits = limits
         self.augmentation = augmentation
         self.seed = seed
+        self._decoded: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._room = cache_bytes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -50,15 +62,25 @@ class SegmentationDataset(Dataset):
             DataError: a file cannot be used any more.
         """
         epoch, index = key if isinstance(key, tuple) else (None, key)
+        image, mask = self._decoded.get(index) or self._decode(index)
+        if epoch is not None and self.augmentation is not None and self.augmentation.enabled:
+            view = epoch % self.augmentation.views if self.augmentation.views else epoch
+            rng = np.random.default_rng((self.seed, view, index))
+            image, mask = augment(image, mask, self.augmentation, rng, self.labels.ignore_index)
+        return {"image": image, "mask": mask, "name": self.samples[index].name}
+
+    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
         path = sample.required_mask()
         image, values = read_image(sample.image, self.limits), read_mask(path, self.limits)
         require_equal_sizes(sample, image.shape[:2], values.shape)
         mask = self.labels.decode(values, path)
-        if epoch is not None and self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            image, mask = augment(image, mask, self.augmentation, rng, self.labels.ignore_index)
-        return {"image": image, "mask": mask, "name": sample.name}
+        if image.nbytes + mask.nbytes <= self._room:
+            self._room -= image.nbytes + mask.nbytes
+            self._decoded[index] = image, mask
+            for array in (image, mask):
+                array.flags.writeable = False  # the same arrays are handed out again
+        return image, mask
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

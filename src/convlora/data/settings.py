@@ -21,6 +21,10 @@ class ImageLimits:
 class AugmentationSettings:
     """Random changes of the training images; their masks move along."""
 
+    enabled: bool = True
+    """false trains on the images as they are."""
+    views: int | None = None
+    """Number of different views of each image, used in turn by the epochs; default a new one each epoch."""
     flip_horizontal: bool = True
     """Swap left and right in half of the cases."""
     flip_vertical: bool = True
@@ -36,10 +40,18 @@ class AugmentationSettings:
     saturation: float = 0.1
     """Largest relative change of the saturation, 0 to 1."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the same pixels come again in later epochs."""
+        return not self.enabled or self.views is not None
+
     def problems(self) -> list[str]:
         """Everything wrong with the values, one sentence each; empty if they can be used."""
+        problems = (
+            [] if self.views is None or self.views >= 1 else [f"augmentation.views={self.views} must be at least 1"]
+        )
         bounds = {"rotate": 180.0, "scale": 9.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
-        return [
+        return problems + [
             f"augmentation.{name}={value} must be between 0 and {high:g}"
             for name, high in bounds.items()
             if not 0 <= (value := getattr(self, name)) <= high

@@ -68,7 +68,7 @@ def compare(
     dataset = SegmentationDataset(split.samples["test"], split.labels, limits=settings.limits)
     results = []
     for method, folder in zip(methods, folders, strict=True):
-        predictor = Predictor.from_folder(folder.path, device=settings.device)
+        predictor = Predictor.from_folder(folder.path, device=settings.device, precision=settings.precision)
         scores = score(predictor, dataset, split.labels, batch_size=settings.batch_size)
         results.append(describe_run(folder.path, predictor, scores, name=method))
     baseline = _untouched(results[-1], dataset, folders[-1], settings.batch_size)

@@ -37,7 +37,9 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         DataError: There is nothing to score, or images and masks do not fit the run's classes.
         WeightsError: Of the run folder.
     """
-    predictor = Predictor.from_folder(settings.run, model=settings.model, device=settings.device)
+    predictor = Predictor.from_folder(
+        settings.run, model=settings.model, device=settings.device, precision=settings.precision
+    )
     dataset, labels, notes = _dataset(settings, predictor)
     result = describe_run(
         Path(settings.run),

@@ -37,7 +37,9 @@ def predict_folder(
     samples = find_images(settings.images)
     output = Path(settings.output)
     present = _present(output, samples, skip_existing=settings.skip_existing)
-    predictor = Predictor.from_folder(settings.run, model=settings.model, device=settings.device)
+    predictor = Predictor.from_folder(
+        settings.run, model=settings.model, device=settings.device, precision=settings.precision
+    )
     files = {sample.name: _files(sample.name, settings, len(predictor.id2label)) for sample in samples}
     _refuse_clashes(files)
     todo = [sample for sample in samples if not present.issuperset(files[sample.name])]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from convlora.errors import SettingsError, WeightsError
+from convlora.errors import WeightsError
+from convlora.sam.precision import autocast, pick_device, resolve_precision, store_frozen
 from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities, classes
 from convlora.sam.saving import load_segmenter
 from convlora.sam.segmenting import segment
@@ -25,22 +26,33 @@ class Predictor:
     Attributes:
         model: The segmenter, in evaluation mode.
         processor: Prepares the images and restores the masks.
+        precision: Number format of the matrix products: fp32, bf16 or fp16.
         id2label: Class names by id.
     """
 
-    def __init__(self, model: PeftModel, processor: SamSegmentationImageProcessor) -> None:
+    def __init__(self, model: PeftModel, processor: SamSegmentationImageProcessor, *, precision: str = "fp32") -> None:
         self.model = model.eval()
         self.processor = processor
+        self.precision = precision
+        self.device = next(model.parameters()).device
         self.id2label: dict[int, str] = model.get_base_model().config.id2label
 
     @classmethod
-    def from_folder(cls, folder: str | PathLike[str], *, model: str | None = None, device: str = "auto") -> Predictor:
+    def from_folder(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Predictor:
         """Load a run folder, or an adapter folder alone.
 
         Args:
             folder: What `convlora train` wrote, or the `adapter` folder in it.
             model: The base SAM, if it is not where it was during training.
             device: "auto" takes a GPU if there is one; "cpu"; or a name that torch knows.
+            precision: "auto" is bf16 where the hardware has it, fp16 on older GPUs, else fp32; or one of these.
 
         Raises:
             WeightsError: The folder is incomplete or damaged, or the base model is another one.
@@ -54,12 +66,16 @@ class Predictor:
             raise WeightsError(
                 f"the run in {path} is not finished. Continue it with `convlora resume {quote(str(path))}`."
             )
+        where = pick_device(device)
+        precision = resolve_precision(precision, where)
         tuned, processor = load_segmenter(path, model=model)
-        return cls(tuned.to(pick_device(device)), processor)
+        store_frozen(tuned.get_base_model().sam.vision_encoder, precision)
+        return cls(tuned.to(where), processor, precision=precision)
 
     def logits(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """Logits (k, H, W) float32 of each uint8 image (H, W, 3), RGB; k = 1 for a binary task."""
-        return list(segment(self.model, self.processor, images))
+        with autocast(self.precision, self.device):
+            return list(segment(self.model, self.processor, images))
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Class probabilities (K, H, W) float32 of one uint8 image (H, W, 3), RGB; they sum to 1."""
@@ -68,19 +84,3 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Class ids (H, W) uint8 of one uint8 image (H, W, 3), RGB."""
         return classes(self.logits([image])[0]).numpy().astype(np.uint8)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one.
-
-    Raises:
-        SettingsError: This machine, or the installed torch, has no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError if torch was built without CUDA
-        raise SettingsError(f"device={name!r} is not available here ({error}). Use auto or cpu.") from error
-    return device

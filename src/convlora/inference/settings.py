@@ -31,6 +31,8 @@ class PredictSettings:
     """Base SAM, if it is not where it was during training."""
     device: str = "auto"
     """auto takes a GPU if there is one; cpu."""
+    precision: str = "auto"
+    """auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32; or one of these."""
     max_megapixels: float = 64.0
     """Larger images are refused before they are decoded."""
 

@@ -24,6 +24,8 @@ class Started:
         data: What the check found; None when a run is continued.
         trainable: Number of parameters that are trained.
         total: Number of parameters of the model.
+        precision: Number format of the matrix products: fp32, bf16 or fp16.
+        frozen_blocks: Encoder blocks whose answers are kept and not computed again; None if they are not kept.
         first_step: Steps done before, by the run that is continued.
         total_steps: Steps of the whole run.
     """
@@ -31,6 +33,8 @@ class Started:
     data: CheckedData | None
     trainable: int
     total: int
+    precision: str
+    frozen_blocks: int | None
     first_step: int
     total_steps: int
 

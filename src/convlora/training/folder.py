@@ -40,6 +40,7 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.metrics = self.path / "metrics.json"
         self.report = self.path / "report.html"
+        self.prefix_cache = self.path / "prefix-cache"
         self.lock = self.path / ".lock"
 
     def refuse_if_used(self) -> None:

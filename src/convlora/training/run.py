@@ -17,6 +17,8 @@ from convlora.data.dataset import EpochSampler, SegmentationDataset
 from convlora.errors import NonFiniteLossError, WeightsError
 from convlora.files import whole_folder
 from convlora.sam import SamForSemanticSegmentation, SamSegmentationImageProcessor
+from convlora.sam.precision import pick_device, resolve_precision, store_frozen
+from convlora.sam.prefix import frozen_blocks
 from convlora.training import checkpoints
 from convlora.training.callbacks import (
     EarlyStopping,
@@ -29,6 +31,7 @@ from convlora.training.callbacks import (
 from convlora.training.events import Checking, Report, Started, silent
 from convlora.training.folder import RunFolder, Split
 from convlora.training.methods import apply_method, count_parameters
+from convlora.training.prefix_cache import PrefixCache
 from convlora.training.settings import TrainSettings, as_dict, from_dict, validate
 from convlora.training.trainer import TRAINER_STATE, SegmentationTrainer
 from convlora.training.validation import validation_scores
@@ -98,6 +101,7 @@ def _run(
         _fit(folder, settings, trainer, checked, report)
         if is_main_process():
             _export_best(folder, trainer.state)
+            shutil.rmtree(folder.prefix_cache, ignore_errors=True)
     return folder
 
 
@@ -114,7 +118,9 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
         resize=settings.resize,
         ignore_index=split.labels.ignore_index,
     )
-    return apply_method(base, settings.method, settings.adapter), processor
+    model = apply_method(base, settings.method, settings.adapter)
+    store_frozen(base.sam.vision_encoder, resolve_precision(settings.precision, pick_device(settings.device)))
+    return model, processor
 
 
 def build_trainer(
@@ -128,7 +134,8 @@ def build_trainer(
     model, processor = tuned
     limits = settings.limits
     sampler = EpochSampler(len(split.samples["train"]), settings.seed)
-    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits)
+    cache_bytes = int(settings.image_cache_gb * 1e9)
+    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 4)
 
     def scores_of(segmenter: nn.Module) -> dict[str, float]:
         scores = validation_scores(segmenter, processor, validation, split.labels, batch_size=settings.batch_size)
@@ -144,16 +151,35 @@ def build_trainer(
             limits=limits,
             augmentation=settings.augmentation,
             seed=settings.seed,
+            cache_bytes=cache_bytes // max(1, worker_count(settings)),
         ),
         eval_dataset=validation,
         validate=scores_of,
         sampler=sampler,
         keep_checkpoints=settings.keep_checkpoints,
+        prefix_cache=_prefix_cache(folder, settings, model),
     )
     trainer.add_callback(JsonLinesLog(folder))
     trainer.add_callback(FinalEvaluation())
     trainer.add_callback(ReportProgress(report))
     return trainer
+
+
+def worker_count(settings: TrainSettings) -> int:
+    """Processes that read images: as set, or 4 beside a GPU and none without."""
+    if settings.workers is not None:
+        return settings.workers
+    return 4 if pick_device(settings.device).type == "cuda" else 0
+
+
+def _prefix_cache(folder: RunFolder, settings: TrainSettings, model: PeftModel) -> PrefixCache | None:
+    encoder = model.get_base_model().sam.vision_encoder
+    blocks = frozen_blocks(encoder)
+    if not blocks or not settings.prefix_cache_gb or not settings.augmentation.repeats:
+        return None
+    where = Path(settings.prefix_cache) if settings.prefix_cache else folder.prefix_cache
+    precision = resolve_precision(settings.precision, pick_device(settings.device))
+    return PrefixCache(where, encoder, blocks, precision, int(settings.prefix_cache_gb * 1e9))
 
 
 def training_arguments(
@@ -165,6 +191,8 @@ def training_arguments(
     steps_per_epoch = -(-batches // settings.accumulation)
     total = settings.max_steps or settings.epochs * steps_per_epoch
     every = min(settings.evaluate_every or steps_per_epoch, total)
+    device, workers = pick_device(settings.device), worker_count(settings)
+    precision = resolve_precision(settings.precision, device)
     if "tensorboard" in settings.report_to:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
     return TrainingArguments(
@@ -177,8 +205,8 @@ def training_arguments(
         warmup_steps=round(settings.warmup * total),
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="linear",
-        bf16=settings.precision == "bf16",
-        fp16=settings.precision == "fp16",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         gradient_checkpointing=settings.gradient_checkpointing or None,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         eval_strategy="steps" if validated else "no",
@@ -189,9 +217,10 @@ def training_arguments(
         greater_is_better=True,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        dataloader_num_workers=settings.workers,
-        dataloader_persistent_workers=settings.workers > 0,
-        use_cpu=settings.device == "cpu",
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        dataloader_pin_memory=device.type == "cuda",
+        use_cpu=device.type == "cpu",
         seed=settings.seed,
         report_to=settings.report_to or "none",
         project=folder.path.name,
@@ -212,7 +241,9 @@ def _fit(
     done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     if is_main_process():
         folder.rewind_log(done)
-    report(Started(checked, *count_parameters(trainer.model), done, trainer.args.max_steps))
+    precision = resolve_precision(settings.precision, pick_device(settings.device))
+    blocks = trainer.prefix_cache.blocks if trainer.prefix_cache else None
+    report(Started(checked, *count_parameters(trainer.model), precision, blocks, done, trainer.args.max_steps))
     early = EarlyStopping(settings.metric, settings.early_stopping) if settings.early_stopping else None
     if checkpoint is not None:
         state = read_state(checkpoint)

@@ -13,7 +13,7 @@ from convlora.errors import SettingsError
 from convlora.settings import from_values
 
 METHODS = ("conv-lora", "lora", "decoder", "full")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 METRICS = ("iou", "dice", "pixel_accuracy")
 RESIZES = ("longest", "square")
 LOSSES = ("structure", "structure-weighted", "balanced-bce", "dice-ce")  # named here too: the losses import torch
@@ -73,8 +73,8 @@ class TrainSettings(DataSettings):
     """Fraction of the steps over which the learning rate rises; then it falls linearly to 0."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 turns clipping off."""
-    precision: str = "fp32"
-    """fp32, or autocast to bf16 or fp16."""
+    precision: str = "auto"
+    """auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32; or one of these. What trains stays fp32."""
     gradient_checkpointing: bool = False
     """Recompute each encoder block in the backward pass: less memory, more time."""
     evaluate_every: int | None = None
@@ -85,8 +85,14 @@ class TrainSettings(DataSettings):
     """Stop after so many validations without a better score."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, besides the best one."""
-    workers: int = 0
-    """Processes that read and augment images."""
+    workers: int | None = None
+    """Processes that read and augment images; default 4 beside a GPU, else 0."""
+    image_cache_gb: float = 2.0
+    """Memory for decoded images, in gigabytes, divided among the workers; 0 decodes them anew each epoch."""
+    prefix_cache_gb: float = 20.0
+    """Disk for answers of the frozen encoder blocks, where augmentation is off or has fixed views; 0 turns it off."""
+    prefix_cache: str | None = None
+    """Folder for these answers, which runs may share; default one in the run folder, removed when the run is done."""
     seed: int = 0
     """Seed of weights, order, augmentation and gate noise."""
     device: str = "auto"
@@ -165,7 +171,8 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         "weight_decay": (0.0, math.inf),
         "max_grad_norm": (0.0, math.inf),
         "warmup": (0.0, 1.0),
-        "workers": (0, math.inf),
+        "image_cache_gb": (0.0, math.inf),
+        "prefix_cache_gb": (0.0, math.inf),
         "seed": (0, 2**32 - 1),
     }
     problems += [
@@ -176,6 +183,8 @@ def _range_problems(settings: TrainSettings) -> list[str]:
     dropout = settings.adapter.lora_dropout
     if not 0 <= dropout < 1:
         problems.append(f"adapter.lora_dropout={dropout} must be at least 0 and less than 1")
+    if settings.workers is not None and settings.workers < 0:
+        problems.append(f"workers={settings.workers} must be at least 0")
     weight = settings.adapter.balance_weight
     if not (weight >= 0 and math.isfinite(weight)):
         problems.append(f"adapter.balance_weight={weight} must be finite and at least 0")

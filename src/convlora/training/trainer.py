@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.saving import save_segmenter
 from convlora.training import checkpoints
 from convlora.training.callbacks import FiniteGradients, FollowEpoch
+from convlora.training.prefix_cache import PrefixCache
 
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads
 
@@ -38,6 +40,7 @@ class SegmentationTrainer(Trainer):
         validate: Called for each validation; returns scores by name.
         sampler: Yields the keys of `train_dataset`, epoch by epoch.
         keep_checkpoints: Newest checkpoints to keep, besides the best.
+        prefix_cache: Keeps the answers of the encoder's frozen blocks; None computes them each time.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class SegmentationTrainer(Trainer):
         validate: Callable[[nn.Module], dict[str, float]],
         sampler: EpochSampler,
         keep_checkpoints: int,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         super().__init__(
             model, args, data_collator=self._collate, train_dataset=train_dataset, eval_dataset=eval_dataset
@@ -59,6 +63,8 @@ class SegmentationTrainer(Trainer):
         self.validate = validate
         self.sampler = sampler
         self.keep_checkpoints = keep_checkpoints
+        self.prefix_cache = prefix_cache
+        self.data_wait = 0.0
         self.recent_names: deque[list[str]] = deque(maxlen=args.gradient_accumulation_steps)
         self.parts: list[Tensor] = []
         self.model_accepts_loss_kwargs = False  # each loss is a mean over the batch: divide when accumulating
@@ -87,6 +93,11 @@ class SegmentationTrainer(Trainer):
             NonFiniteLossError: One of them is not finite; no weight has been changed by this batch.
         """
         self.recent_names.append(inputs.pop("names"))
+        if self.prefix_cache is not None:
+            encoder = self.accelerator.unwrap_model(model).get_base_model().sam.vision_encoder
+            with self.accelerator.autocast():
+                states = self.prefix_cache.states(encoder, inputs.pop("pixel_values"))
+            inputs = {**inputs, "prefix_states": states, "prefix_blocks": self.prefix_cache.blocks}
         task = model(**inputs).loss
         balance = balance_loss(model)
         self.parts.append(torch.stack([task.detach(), balance.detach()]))
@@ -103,12 +114,20 @@ class SegmentationTrainer(Trainer):
             f"they were; the batch was {names}. Look at these images, lower --learning_rate, or use --precision fp32."
         )
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Fetch the batches of a step, and measure how long the step waits for them."""
+        start = time.perf_counter()
+        batches: tuple[list[Any], Any] = super().get_batch_samples(*args, **kwargs)
+        self.data_wait += time.perf_counter() - start
+        return batches
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the parts of the loss beside it."""
         if "loss" in logs and self.parts:
             task, balance = torch.stack(self.parts).mean(0).tolist()
-            logs = {**logs, "task_loss": task, "balance_loss": balance}
+            logs = {**logs, "task_loss": task, "balance_loss": balance, "data_wait_seconds": self.data_wait}
             self.parts.clear()
+            self.data_wait = 0.0
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

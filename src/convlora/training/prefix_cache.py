@@ -1,0 +1,100 @@
+"""Answers of the encoder's frozen blocks, kept on disk.
+
+Blocks before the first trained one give the same answer for the same pixels. Where images repeat (no augmentation, or a
+fixed number of views), they are computed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+from convlora.adapter.saving import load_tensors, save_tensors
+from convlora.errors import OutputError, WeightsError
+from convlora.sam.prefix import encode_prefix
+
+_NAME = "states"
+
+
+class PrefixCache:
+    """Files named by the pixels, in a folder named by what computed them; never more than `max_bytes` in all.
+
+    Args:
+        folder: Shared by all runs that may profit; made when needed.
+        encoder: Its frozen blocks give the folder's name, so other weights or sizes never meet.
+        blocks: How many blocks are frozen.
+        precision: Of the computation.
+        max_bytes: When it is reached, what other weights left is deleted, oldest first; then nothing more is kept.
+    """
+
+    def __init__(self, folder: Path, encoder: SamVisionEncoder, blocks: int, precision: str, max_bytes: int) -> None:
+        self.blocks = blocks
+        self.max_bytes = max_bytes
+        self.root = folder
+        self.folder = folder / _key(encoder, blocks, precision)
+        self.used = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        self.computed = 0
+
+    def states(self, encoder: SamVisionEncoder, pixel_values: Tensor) -> Tensor:
+        """What `encode_prefix` gives for (b, 3, S, S) pixels, computed only for images that were not seen before."""
+        paths = [self.folder / f"{_sha256(image)}.safetensors" for image in pixel_values]
+        found = [_read(path) for path in paths]
+        missing = [i for i, states in enumerate(found) if states is None]
+        if missing:
+            with torch.no_grad():
+                computed = encode_prefix(encoder, pixel_values[missing], self.blocks)
+            self.computed += len(missing)
+            for i, states in zip(missing, computed, strict=True):
+                found[i] = states
+                self._keep(paths[i], states)
+        return torch.stack([states.to(pixel_values.device) for states in found if states is not None])
+
+    def _keep(self, path: Path, states: Tensor) -> None:
+        size = states.numel() * states.element_size() + 128
+        if self.used + size > self.max_bytes:
+            self._delete_foreign(size)
+        if self.used + size > self.max_bytes:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors({_NAME: states.cpu().contiguous()}, path)
+        except (OutputError, OSError):
+            self.max_bytes = self.used  # a full disk ends the caching, not the training
+            return
+        self.used += size
+
+    def _delete_foreign(self, size: int) -> None:
+        foreign = [file for file in self.root.rglob("*.safetensors") if file.parent != self.folder]
+        for file in sorted(foreign, key=lambda file: file.stat().st_mtime):
+            if self.used + size <= self.max_bytes:
+                return
+            self.used -= file.stat().st_size
+            file.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        return load_tensors(path)[_NAME] if path.is_file() else None
+    except (WeightsError, KeyError):
+        return None  # damaged: computed again
+
+
+def _key(encoder: SamVisionEncoder, blocks: int, precision: str) -> str:
+    parts = [encoder.patch_embed, *encoder.layers[:blocks], *([encoder.neck] if blocks == len(encoder.layers) else [])]
+    digest = hashlib.sha256(f"{torch.__version__} {blocks} {precision}".encode())
+    tensors = [value for part in parts for value in part.state_dict().values()]
+    for tensor in [*tensors, *([] if encoder.pos_embed is None else [encoder.pos_embed])]:
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(_bytes(tensor)).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
