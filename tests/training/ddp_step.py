@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from convlora.data.checking import check_data
 from convlora.training.folder import RunFolder, Split
-from convlora.training.run import build_model, build_trainer
+from convlora.training.run import build_model, build_trainer, leave_process_group
 from convlora.training.settings import from_dict
 
 
@@ -43,6 +43,7 @@ def main(config, path):
     trainer = build_trainer(RunFolder(settings.output), settings, split, tuned, lambda event: None)
     trainer.add_callback(Record(trainer.model, path))
     trainer.train()
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -61,8 +61,15 @@ def apply_experts(z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales
     return torch.matmul(down_rows.unsqueeze(1), narrow.view(b, r, rows, w))
 
 
-@functools.lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # a compiled graph takes the tables as they are
 def _tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _cached_tables(size, scales, dtype, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_tables(
+    size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """The tables `P` (M, 3, K, size) and `D` (M, size, K) of one axis, scales with fewer rows padded with zeros."""
     with (
         torch.no_grad(),

@@ -59,7 +59,8 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         self.lora_gate = nn.ParameterDict()
         self.lora_noise = nn.ParameterDict()
         self.conv_lora: dict[str, ConvLoraConfig] = {}
-        self.routing: dict[str, Routing] = {}
+        # Of the last forward pass; None before. The key is always there: a compiled graph watches it.
+        self.routing: dict[str, Routing | None] = {}
         self.fan_in_fan_out = False
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
@@ -82,6 +83,7 @@ class ConvLoraLinear(nn.Module, LoraLayer):
             self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(r, experts))
             self.lora_noise[adapter_name] = nn.Parameter(torch.zeros(r, experts))
         self.conv_lora[adapter_name] = config
+        self.routing[adapter_name] = None
         super().update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -151,9 +153,10 @@ class ConvLoraLinear(nn.Module, LoraLayer):
     def balance_loss(self) -> Tensor | None:
         """Weighted balance loss of the active adapters' last forward pass; None if nothing was balanced."""
         losses = [
-            self.conv_lora[name].balance_weight * self.routing[name].balance_loss()
+            self.conv_lora[name].balance_weight * routing.balance_loss()
             for name in self.active_adapters
-            if name in self.routing and name in self.lora_gate  # a weight of 0 too: DDP wants every gradient
+            # a weight of 0 too: DDP wants every gradient
+            if name in self.lora_gate and (routing := self.routing[name]) is not None
         ]
         return torch.stack(losses).sum() if losses and not self.disable_adapters else None
 
@@ -170,7 +173,7 @@ class ConvLoraLinear(nn.Module, LoraLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         # The last routing holds tensors of the autograd graph, which can be neither copied nor pickled.
-        return {**self.__dict__, "routing": {}}
+        return {**self.__dict__, "routing": dict.fromkeys(self.routing)}
 
     def __repr__(self) -> str:
         return "conv_lora." + super().__repr__()

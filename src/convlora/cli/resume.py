@@ -27,10 +27,11 @@ def run(arguments: Sequence[str]) -> None:
         description="Continue an interrupted run; the result is that of a run without interruption.",
         positional=("run",),
     )
-    from convlora.training.run import is_main_process, resume
+    from convlora.training.run import is_main_process, leave_process_group, resume
 
     quiet_libraries()
     with training_display() as display:
         folder = resume(settings.run, display)
+    leave_process_group()
     if is_main_process():
         finish(folder)

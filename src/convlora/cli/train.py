@@ -19,11 +19,12 @@ def run(arguments: Sequence[str]) -> None:
         prog="convlora train",
         description="Fine-tune SAM on a folder of images and a folder of masks, paired by stem.",
     )
-    from convlora.training.run import is_main_process, train
+    from convlora.training.run import is_main_process, leave_process_group, train
 
     quiet_libraries()
     with training_display() as display:
         folder = train(settings, display)
+    leave_process_group()
     if is_main_process():
         finish(folder)
 
@@ -35,7 +36,12 @@ def finish(folder: RunFolder) -> None:
 
     trained = from_dict(folder.settings(), source=folder.config)
     if folder.read_split().samples.get("test"):
-        settings = EvaluateSettings(run=str(folder.path), device=trained.device, max_megapixels=trained.max_megapixels)
+        settings = EvaluateSettings(
+            run=str(folder.path),
+            device=trained.device,
+            precision=trained.precision,
+            max_megapixels=trained.max_megapixels,
+        )
         with counting("scoring test images") as progress:
             evaluation = evaluate(settings, progress)
         print_results([evaluation.result])

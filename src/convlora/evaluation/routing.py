@@ -33,7 +33,10 @@ def chosen_scales(predictor: Predictor, image: np.ndarray) -> list[LayerChoice]:
     for path, module in predictor.model.named_modules():
         if isinstance(module, ConvLoraLinear):
             (name,) = module.active_adapters
-            scales = np.array(module.conv_lora[name].scales)[module.routing[name].index.cpu().numpy()]
+            routing = module.routing[name]
+            if routing is None:
+                raise ValueError(f"{path} took no part in the forward pass")
+            scales = np.array(module.conv_lora[name].scales)[routing.index.cpu().numpy()]
             side = math.isqrt(len(scales))  # the model's input is square, and so are its windows
             block, _, inside = path.rpartition(".layers.")[2].partition(".")
             choices.append(LayerChoice(int(block), inside, scales.reshape(side, side)))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -49,8 +50,8 @@ class RunFolder:
             names = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
         if self.config.name in names:
             raise OutputError(
-                f"{self.path} holds a run already. Continue it with `convlora resume {self.path}`, or choose another "
-                "output folder."
+                f"{self.path} holds a run already. Continue it with `convlora resume {quote(str(self.path))}`, or "
+                "choose another output folder."
             )
         # the split without settings is what a kill at the very start leaves
         foreign = [name for name in names if not name.startswith(".") and name != self.split.name]

@@ -7,9 +7,10 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from peft import PeftModel
-from torch import nn
+from torch import distributed, nn
 from transformers import TrainerState, TrainingArguments, set_seed
 
 from convlora.data.checking import CheckedData, check_data
@@ -52,6 +53,8 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved. `resume` continues.
     """
     validate(settings)
+    if Path(settings.model).is_dir():  # a run is continued from any folder
+        settings = dataclasses.replace(settings, model=str(Path(settings.model).absolute()))
     folder = RunFolder(settings.output)
     if is_main_process():
         folder.refuse_if_used()
@@ -82,6 +85,13 @@ def resume(path: str | os.PathLike[str], report: Report = silent) -> RunFolder:
 def is_main_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def leave_process_group() -> None:
+    """Leave torchrun's group in order, when all processes are done."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _check(settings: TrainSettings, report: Report) -> CheckedData:
@@ -261,7 +271,7 @@ def _fit(
         folder.append_log({"step": trainer.state.global_step, "error": str(error)})
         raise
     except Interrupted as error:
-        raise Interrupted(f"{error}. Continue with: convlora resume {folder.path}") from None
+        raise Interrupted(f"{error}. Continue with: convlora resume {quote(str(folder.path))}") from None
 
 
 def read_state(checkpoint: Path) -> TrainerState:
