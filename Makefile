@@ -41,6 +41,8 @@ check: test lint types contract
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.speed
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,25 +17,14 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from benchmarks.machine import describe
+from benchmarks.models import experts_as_released
+from benchmarks.timing import paired
 from convlora import ConvLoraConfig, balance_loss
 from convlora.adapter.experts import apply_experts, init_experts
 from tests.adapter import oracle
 
 SCALES = tuple(range(1, 9))
 GRIDS = {"64x64, 1 map": (1, 64), "14x14, 25 windows": (25, 14)}
-
-
-def paired(first: Callable[[], None], second: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, run alternately."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for warm_up in (first, second):
-        warm_up()
-    for i in range(rounds):
-        for which in ((0, 1), (1, 0))[i % 2]:
-            start = time.perf_counter()
-            (first, second)[which]()
-            times[which].append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def experts(rounds: int) -> dict[str, dict[str, float]]:
@@ -72,22 +59,12 @@ def mixed_routing(z: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, rou
     index = torch.arange(len(z)) % 8
     ours = lambda: apply_experts(z, weight, bias, index, SCALES).sum().backward()
     one_by_one = lambda: oracle.mixture(z, weight, bias, index, SCALES).sum().backward()
-    grouped = lambda: by_expert(z, weight, bias, index).sum().backward()
+    grouped = lambda: experts_as_released(z, weight, bias, index, SCALES).sum().backward()
     row = {}
     for name, naive in (("one by one", one_by_one), ("grouped by expert", grouped)):
         slow, fast = paired(naive, ours, rounds)
         row[f"mixed routing, {len(z)} maps, {name}"] = slow / fast
     return row
-
-
-def by_expert(z: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """The paper's formulation as the released code batches it: all maps of one expert together."""
-    out = torch.zeros_like(z)
-    for expert, scale in enumerate(SCALES):
-        chosen = (index == expert).nonzero().flatten()
-        if len(chosen):
-            out = out.index_add(0, chosen, oracle.expert(z[chosen], weight[expert], bias[expert], scale))
-    return out
 
 
 class Projection(nn.Module):
