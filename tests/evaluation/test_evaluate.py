@@ -37,8 +37,8 @@ def test_the_runs_own_test_images_are_scored_into_its_folder(run):
 
 
 def test_the_number_of_trained_parameters_is_that_of_the_training(run):
+    from convlora.training.build import build_model
     from convlora.training.methods import count_parameters
-    from convlora.training.run import build_model
     from convlora.training.settings import from_dict
 
     settings = from_dict(run.settings(), source="run")

@@ -12,8 +12,9 @@ from torch import nn
 from transformers import TrainerCallback
 
 from convlora.data.checking import check_data
+from convlora.training.build import build_model, build_trainer
 from convlora.training.folder import RunFolder, Split
-from convlora.training.run import build_model, build_trainer, leave_process_group
+from convlora.training.run import leave_process_group
 from convlora.training.settings import from_dict
 
 

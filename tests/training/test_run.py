@@ -13,6 +13,7 @@ from convlora.data.checking import check_data
 from convlora.data.settings import AugmentationSettings
 from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, WeightsError
 from convlora.inference.predictor import Predictor
+from convlora.training import build as build_module
 from convlora.training import trainer as trainer_module
 from convlora.training.events import Progress, Started
 from convlora.training.folder import RunFolder, Split
@@ -61,10 +62,8 @@ def test_training_learns(workspace):
 
 
 def test_the_adapter_is_that_of_the_best_validation(workspace, monkeypatch):
-    from convlora.training import run as run_module
-
     scores = iter([0.3, 0.9, 0.5])
-    monkeypatch.setattr(run_module, "validation_scores", lambda *a, **k: {"iou": next(scores)})
+    monkeypatch.setattr(build_module, "validation_scores", lambda *a, **k: {"iou": next(scores)})
     run = train(quick_settings(workspace, "best", keep_checkpoints=1))
     assert {path.name for path in run.checkpoints.iterdir()} == {"checkpoint-4", "checkpoint-6"}
     best = run.checkpoints / "checkpoint-4" / "adapter" / "adapter_model.safetensors"
@@ -74,7 +73,7 @@ def test_the_adapter_is_that_of_the_best_validation(workspace, monkeypatch):
 def test_early_stopping_ends_the_run_and_survives_a_crash_after_it(workspace, monkeypatch):
     from convlora.training import run as run_module
 
-    monkeypatch.setattr(run_module, "validation_scores", lambda *a, **k: {"iou": 0.5})
+    monkeypatch.setattr(build_module, "validation_scores", lambda *a, **k: {"iou": 0.5})
     settings = quick_settings(workspace, "early", max_steps=20, early_stopping=2)
     export = run_module._export_best
     monkeypatch.setattr(run_module, "_export_best", lambda *a: (_ for _ in ()).throw(Crash))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
 
 from convlora.data.dataset import EpochSampler
@@ -17,7 +16,6 @@ from convlora.training.events import Progress, Report
 
 if TYPE_CHECKING:
     from convlora.training.folder import RunFolder
-    from convlora.training.trainer import SegmentationTrainer
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,21 +31,6 @@ class FollowEpoch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch before the loader starts to draw."""
         self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class FiniteGradients(TrainerCallback):
-    """Stop before the optimiser would spread a non-finite gradient into the weights."""
-
-    def __init__(self, trainer: SegmentationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Raise if any gradient is not finite."""
-        if self.trainer.accelerator.scaler is not None:
-            return  # fp16 scaling meets infinities on purpose, and skips those steps itself
-        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
-        if gradients and not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
-            raise self.trainer.not_finite("a gradient")
 
 
 class JsonLinesLog(TrainerCallback):

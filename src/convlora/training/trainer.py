@@ -13,7 +13,14 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 
 from convlora.adapter import balance_loss
 from convlora.adapter.saving import WEIGHTS_FILE, load_tensors, restore_adapter
@@ -22,7 +29,7 @@ from convlora.errors import NonFiniteLossError
 from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.saving import save_segmenter
 from convlora.training import checkpoints
-from convlora.training.callbacks import FiniteGradients, FollowEpoch
+from convlora.training.callbacks import FollowEpoch
 from convlora.training.prefix_cache import PrefixCache
 
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads
@@ -176,3 +183,18 @@ class SegmentationTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.restore_random_state(Path(checkpoint), self.args.process_index)
+
+
+class FiniteGradients(TrainerCallback):
+    """Stop before the optimiser would spread a non-finite gradient into the weights."""
+
+    def __init__(self, trainer: SegmentationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise if any gradient is not finite."""
+        if self.trainer.accelerator.scaler is not None:
+            return  # fp16 scaling meets infinities on purpose, and skips those steps itself
+        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        if gradients and not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            raise self.trainer.not_finite("a gradient")

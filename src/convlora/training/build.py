@@ -1,0 +1,148 @@
+"""From settings to a trainer that is ready to start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import TrainingArguments, set_seed
+
+from convlora.data.dataset import EpochSampler, SegmentationDataset
+from convlora.sam import SamForSemanticSegmentation, SamSegmentationImageProcessor
+from convlora.sam.precision import pick_device, resolve_precision, store_frozen
+from convlora.sam.prefix import frozen_blocks
+from convlora.training.callbacks import FinalEvaluation, JsonLinesLog, ReportProgress
+from convlora.training.events import Report
+from convlora.training.folder import RunFolder, Split
+from convlora.training.methods import apply_method
+from convlora.training.prefix_cache import PrefixCache
+from convlora.training.settings import TrainSettings
+from convlora.training.trainer import SegmentationTrainer
+from convlora.training.validation import validation_scores
+
+
+def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSegmentationImageProcessor]:
+    """The segmenter with the method applied, initialised from the run's seed, and its processor."""
+    set_seed(settings.seed)
+    base = SamForSemanticSegmentation.from_pretrained(
+        settings.model, id2label=split.labels.id2label, loss=settings.loss, image_size=settings.image_size
+    )
+    base.config.semantic_loss_ignore_index = split.labels.ignore_index
+    processor = SamSegmentationImageProcessor.from_sam(
+        settings.model,
+        size=base.config.vision_config.image_size,
+        resize=settings.resize,
+        ignore_index=split.labels.ignore_index,
+    )
+    model = apply_method(base, settings.method, settings.adapter)
+    store_frozen(base.sam.vision_encoder, resolve_precision(settings.precision, pick_device(settings.device)))
+    return model, processor
+
+
+def build_trainer(
+    folder: RunFolder,
+    settings: TrainSettings,
+    split: Split,
+    tuned: tuple[PeftModel, SamSegmentationImageProcessor],
+    report: Report,
+) -> SegmentationTrainer:
+    """A trainer that is ready to start, with all callbacks."""
+    model, processor = tuned
+    limits = settings.limits
+    sampler = EpochSampler(len(split.samples["train"]), settings.seed)
+    cache_bytes = int(settings.image_cache_gb * 1e9)
+    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 4)
+
+    def scores_of(segmenter: nn.Module) -> dict[str, float]:
+        scores = validation_scores(segmenter, processor, validation, split.labels, batch_size=settings.batch_size)
+        return {name: value for name, value in scores.items() if value == value}  # JSON knows no NaN
+
+    trainer = SegmentationTrainer(
+        model,
+        training_arguments(folder, settings, len(sampler), validated=bool(len(validation))),
+        processor=processor,
+        train_dataset=SegmentationDataset(
+            split.samples["train"],
+            split.labels,
+            limits=limits,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            cache_bytes=cache_bytes // max(1, worker_count(settings)),
+        ),
+        eval_dataset=validation,
+        validate=scores_of,
+        sampler=sampler,
+        keep_checkpoints=settings.keep_checkpoints,
+        prefix_cache=_prefix_cache(folder, settings, model),
+    )
+    trainer.add_callback(JsonLinesLog(folder))
+    trainer.add_callback(FinalEvaluation())
+    trainer.add_callback(ReportProgress(report))
+    return trainer
+
+
+def worker_count(settings: TrainSettings) -> int:
+    """Processes that read images: as set, or 4 beside a GPU and none without."""
+    if settings.workers is not None:
+        return settings.workers
+    return 4 if pick_device(settings.device).type == "cuda" else 0
+
+
+def _prefix_cache(folder: RunFolder, settings: TrainSettings, model: PeftModel) -> PrefixCache | None:
+    encoder = model.get_base_model().sam.vision_encoder
+    blocks = frozen_blocks(encoder)
+    if not blocks or not settings.prefix_cache_gb or not settings.augmentation.repeats:
+        return None
+    where = Path(settings.prefix_cache) if settings.prefix_cache else folder.prefix_cache
+    precision = resolve_precision(settings.precision, pick_device(settings.device))
+    return PrefixCache(where, encoder, blocks, precision, int(settings.prefix_cache_gb * 1e9))
+
+
+def training_arguments(
+    folder: RunFolder, settings: TrainSettings, images: int, *, validated: bool
+) -> TrainingArguments:
+    """The settings in transformers' words."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = -(-images // (settings.batch_size * processes))
+    steps_per_epoch = -(-batches // settings.accumulation)
+    total = settings.max_steps or settings.epochs * steps_per_epoch
+    every = min(settings.evaluate_every or steps_per_epoch, total)
+    device, workers = pick_device(settings.device), worker_count(settings)
+    precision = resolve_precision(settings.precision, device)
+    if "tensorboard" in settings.report_to:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
+    return TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.warmup * total),
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="linear",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        gradient_checkpointing=settings.gradient_checkpointing or None,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        eval_strategy="steps" if validated else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        metric_for_best_model=settings.metric if validated else None,
+        greater_is_better=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        dataloader_pin_memory=device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        seed=settings.seed,
+        report_to=settings.report_to or "none",
+        project=folder.path.name,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )
