@@ -80,8 +80,8 @@ def output_errors(path: Path) -> Iterator[None]:
         in_words = re.search(r"\(os error (\d+)\)", str(error))
         number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         remedies = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again",
-            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+            errno.ENOSPC: "the disk is full; free some space, then go on",
+            errno.EDQUOT: "the disk quota is used up; free some space, then go on",
             errno.EROFS: "the file system is read-only; choose another output folder",
             errno.EACCES: "permission denied; choose a folder that you may write to",
             errno.EPERM: "permission denied; choose a folder that you may write to",

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from convlora.adapter import load_adapter, save_adapter
-from convlora.adapter.saving import NO_TARGET, read_manifest
+from convlora.adapter.saving import NO_TARGET, read_manifest, sealed
 from convlora.errors import WeightsError
 from convlora.files import sha256
 from tests.adapter.models import Vit, adapted
@@ -32,7 +32,7 @@ def reseal(folder):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"] = {name: sha256(folder / name) for name in manifest["files"]}
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
 
 
 def change_tensors(folder, change):

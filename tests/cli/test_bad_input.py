@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from convlora import files
+from convlora.adapter.saving import sealed
 from convlora.files import sha256
 from convlora.training.run import resume
 from tests.cli.commands import assert_one_line, convlora, snapshot
@@ -259,7 +260,7 @@ def change_tensors(run, change):
     save_file(tensors, weights, metadata={"format": "pt"})
     manifest = json.loads((run / "adapter" / "manifest.json").read_text())
     manifest["files"]["adapter_model.safetensors"] = sha256(weights)
-    (run / "adapter" / "manifest.json").write_text(json.dumps(manifest))
+    (run / "adapter" / "manifest.json").write_text(json.dumps(sealed(manifest)))
 
 
 def flip(path):

@@ -7,6 +7,7 @@ with a missing key, an extra key or NaN weights without an error. Here each of t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -59,7 +60,13 @@ def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any])
         "base_probe": base_probe(model),
         "metadata": dict(metadata),
     }
-    write_json(folder / MANIFEST_FILE, manifest)
+    write_json(folder / MANIFEST_FILE, sealed(manifest))
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the hash of all its other entries under "sha256"."""
+    entries = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**entries, "sha256": hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -80,6 +87,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path} is damaged or of another version: expected format {FORMAT} with files and base_probe."
         )
+    if manifest != sealed(manifest):
+        raise WeightsError(f"{path} was changed after it was saved (its SHA-256 differs). Copy it again.")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder / name} is missing. Copy the whole adapter folder again.")

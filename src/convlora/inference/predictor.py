@@ -24,7 +24,8 @@ class Predictor:
     """Segments images of any size, each at its own size.
 
     Attributes:
-        model: The segmenter, in evaluation mode.
+        model: The segmenter, in evaluation mode. In low precision its frozen weights are stored so, and it runs under
+            `convlora.sam.precision.autocast`; with precision "fp32" it is a plain module.
         processor: Prepares the images and restores the masks.
         precision: Number format of the matrix products: fp32, bf16 or fp16.
         id2label: Class names by id.

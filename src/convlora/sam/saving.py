@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 from peft import PeftModel
 
@@ -61,7 +58,7 @@ def save_segmenter(model: PeftModel, processor: SamSegmentationImageProcessor, f
         "loss": config.loss,
         "processor": processor.settings(),
     }
-    save_adapter(model, folder, metadata={**metadata, "sha256": _digest(metadata)})
+    save_adapter(model, folder, metadata=metadata)
     write_text(folder / "README.md", _card(model))
 
 
@@ -80,9 +77,6 @@ def load_segmenter(
     """
     metadata = read_manifest(folder).get("metadata", {})
     try:
-        described = {key: value for key, value in metadata.items() if key != "sha256"}
-        if metadata["sha256"] != _digest(described):
-            raise WeightsError(f"{folder / MANIFEST_FILE}: metadata was changed after it was saved. Copy it again.")
         name = model or metadata["model"]
         id2label = {int(k): str(v) for k, v in metadata["id2label"].items()}
         loss = metadata["loss"]
@@ -100,10 +94,6 @@ def load_segmenter(
 def _lasting_name(name: str) -> str:
     """A checkpoint's name that holds in every working folder."""
     return str(Path(name).absolute()) if name != EMBEDDED and Path(name).is_dir() else name
-
-
-def _digest(metadata: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def _card(model: PeftModel) -> str:

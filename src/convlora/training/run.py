@@ -14,7 +14,7 @@ from torch import distributed
 from transformers import TrainerState
 
 from convlora.data.checking import CheckedData, check_data
-from convlora.errors import NonFiniteLossError, WeightsError
+from convlora.errors import NonFiniteLossError, OutputError, WeightsError
 from convlora.files import whole_folder
 from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision
@@ -135,6 +135,8 @@ def _fit(
     except NonFiniteLossError as error:
         folder.append_log({"step": trainer.state.global_step, "error": str(error)})
         raise
+    except OutputError as error:
+        raise OutputError(f"{error} Continue with: convlora resume {quote(str(folder.path))}") from error
     except Interrupted as error:
         raise Interrupted(f"{error}. Continue with: convlora resume {quote(str(folder.path))}") from None
 
