@@ -17,7 +17,7 @@ from convlora.sam.checkpoints import locate
 from convlora.sam.precision import autocast, pick_device, resolve_precision, store_frozen
 from convlora.sam.prefix import frozen_blocks
 from convlora.training.methods import apply_method
-from convlora.training.prefix_cache import PrefixCache
+from convlora.training.prefix_cache import PrefixCache, digest
 from convlora.training.settings import AdapterSettings
 from tests.adapter import oracle
 from tests.sam.models import small_config
@@ -72,6 +72,7 @@ def step(model: PeftModel, size: int, batch: int, cache: Path | None = None) -> 
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     prefix = None
     encoder = model.get_base_model().sam.vision_encoder
+    digests = [digest(image) for image in pixels.cpu()]  # in training the data workers do it
     if cache is not None:
         prefix = PrefixCache(cache, encoder, frozen_blocks(encoder), model.precision, 10**11)
 
@@ -80,7 +81,7 @@ def step(model: PeftModel, size: int, batch: int, cache: Path | None = None) -> 
             if prefix is None:
                 loss = model(pixel_values=pixels, labels=labels).loss
             else:
-                states = prefix.states(encoder, pixels)
+                states = prefix.states(encoder, pixels, digests)
                 loss = model(labels=labels, prefix_states=states, prefix_blocks=prefix.blocks).loss
         (loss + balance_loss(model)).backward()
         optimizer.step()

@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,26 +27,30 @@ from benchmarks.timing import in_own_process, paired, peak_gib
 CUDA = torch.cuda.is_available()
 
 
-def ratio(slow: Callable[[], object], fast: Callable[[], object], rounds: int) -> dict[str, float]:
+def ratio(slow: Callable[[], object], fast: Callable[[], object], rounds: int) -> dict[str, Any]:
     first, second = paired(slow, fast, rounds)
     return {"ratio": first / second, "seconds": [first, second]}
 
 
-def conv_lora_against_lora(arch: str, size: int, batch: int, rounds: int) -> dict[str, float]:
+def conv_lora_against_lora(arch: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Step of Conv-LoRA / step of LoRA, both with our encoder."""
     sides = [step(build(arch, size, method), size, batch) for method in ("conv-lora", "lora")]
     return ratio(*sides, rounds)
 
 
-def released_against_ours(arch: str, size: int, batch: int, rounds: int) -> dict[str, float]:
+def released_against_ours(arch: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Step of the released shape / ours, and their peak memory."""
-    sides = [step(build(arch, size, kind), size, batch) for kind in ("released", "conv-lora")]
-    result = ratio(*sides, rounds)
-    del sides
-    return result | memory(("released", "conv-lora"), arch, size, batch)
+    kinds = ("released", "conv-lora")
+    peaks = memory(kinds, arch, size, batch)
+    if None in peaks["GiB"]:  # then there is no ratio, but the side that fits is timed
+        fits = [kind for kind, gib in zip(kinds, peaks["GiB"], strict=True) if gib is not None]
+        alone = [step(build(arch, size, kind), size, batch) for kind in fits]
+        return peaks | {kind: paired(run, run, rounds)[0] for kind, run in zip(fits, alone, strict=True)}
+    result = ratio(*[step(build(arch, size, kind), size, batch) for kind in kinds], rounds)
+    return result | peaks | {"images per second": [batch / seconds for seconds in result["seconds"]]}
 
 
-def all_blocks_against_last_four(arch: str, size: int, batch: int, rounds: int) -> dict[str, float]:
+def all_blocks_against_last_four(arch: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Step with all blocks adapted / with the last four and the others' answers kept, and their peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         whole = step(build(arch, size, "conv-lora"), size, batch)
@@ -55,7 +60,7 @@ def all_blocks_against_last_four(arch: str, size: int, batch: int, rounds: int) 
     return result | memory(("conv-lora", "last-four"), arch, size, batch)
 
 
-def forward_against_sdpa(arch: str, size: int, batch: int, rounds: int, precision: str) -> dict[str, float]:
+def forward_against_sdpa(arch: str, size: int, batch: int, rounds: int, precision: str) -> dict[str, Any]:
     """Forward pass with transformers' sdpa in float32 / ours, and their peak memory."""
     kinds = ("sdpa", f"ours-{precision}")
     sides = [forward(build(arch, size, kind), size, batch) for kind in kinds]
@@ -64,13 +69,22 @@ def forward_against_sdpa(arch: str, size: int, batch: int, rounds: int, precisio
     return result | memory(kinds, arch, size, batch)
 
 
-def memory(kinds: tuple[str, str], arch: str, size: int, batch: int) -> dict[str, float]:
+def memory(kinds: tuple[str, str], arch: str, size: int, batch: int) -> dict[str, Any]:
+    """Peak of each side in GiB, None where it does not fit, and their ratio."""
     gib = [in_own_process("benchmarks.speed", "--peak", kind, arch, str(size), str(batch))["gib"] for kind in kinds]
-    return {"GiB": gib, "memory ratio (second / first)": gib[1] / gib[0]}
+    known = gib if None not in gib else None
+    return {"GiB": gib, "memory ratio (second / first)": known and known[1] / known[0]}
 
 
-def peak(kind: str, arch: str, size: int, batch: int) -> float:
-    """Peak memory of two steps, or forward passes, of one kind in this process."""
+def peak(kind: str, arch: str, size: int, batch: int) -> float | None:
+    """Peak memory of two steps, or forward passes, of one kind in this process; None if it does not fit."""
+    try:
+        return _peak(kind, arch, size, batch)
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
+def _peak(kind: str, arch: str, size: int, batch: int) -> float:
     model = build(arch, size, kind)
     with tempfile.TemporaryDirectory() as folder:
         if kind == "sdpa" or kind.startswith("ours-"):
@@ -82,7 +96,7 @@ def peak(kind: str, arch: str, size: int, batch: int) -> float:
     return peak_gib()
 
 
-def growth(steps: int) -> dict[str, float]:
+def growth(steps: int) -> dict[str, Any]:
     """Resident memory gained per 1,000 training steps, after the first 500."""
     run = step(build("sam-small", 64, "conv-lora"), 64, 1)
     marks = []
@@ -98,7 +112,7 @@ def _resident_mib() -> float:
     return pages * 4096 / 2**20
 
 
-def figures(rounds: int) -> dict[str, Callable[[], dict[str, float]]]:
+def figures(rounds: int) -> dict[str, Callable[[], dict[str, Any]]]:
     """Every figure by its name; those of a GPU only where there is one."""
     part = functools.partial
     rows = {
@@ -138,10 +152,7 @@ def main() -> None:
     for name, measure in figures(arguments.rounds).items():
         if arguments.only not in name:
             continue
-        try:
-            kept[name] = measure()
-        except torch.cuda.OutOfMemoryError:
-            kept[name] = {"out of memory": 1.0}
+        kept[name] = measure()
         print(f"{name}: {json.dumps(kept[name])}", flush=True)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -10,11 +10,14 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from convlora.errors import OutputError
+
+_UMASK_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -35,14 +38,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; a result should be readable like any other file
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a result should be readable like any other file
             fsync(temporary)
             temporary.replace(path)
             fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    with _UMASK_LOCK:  # it can only be read by changing it: two threads at once would leave it changed
+        umask = os.umask(0)
+        os.umask(umask)
+    return umask
 
 
 @contextlib.contextmanager

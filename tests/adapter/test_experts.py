@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from convlora.adapter.experts import _bicubic_matrix, apply_experts
 from tests.adapter import oracle
@@ -78,6 +79,14 @@ def test_the_bicubic_matrix_is_torchs_interpolation(scale):
     z = torch.randn(1, 1, 11, 1, dtype=torch.float64)
     up = torch.nn.functional.interpolate(z, size=(11 * scale, 1), mode="bicubic", align_corners=False)
     torch.testing.assert_close(_bicubic_matrix(11, scale) @ z[0, 0], up[0, 0], rtol=0, atol=1e-13)
+
+
+def test_tracing_with_fake_tensors_leaves_no_fake_table_behind():
+    weight, bias = experts(dtype=torch.float32)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        apply_experts(torch.randn(1, 3, 31, 31), weight.detach(), bias.detach(), torch.tensor([2]), SCALES)
+    out = apply_experts(torch.randn(1, 3, 31, 31), weight, bias, torch.tensor([2]), SCALES)
+    assert type(out) is torch.Tensor and out.sum().isfinite()
 
 
 def test_tables_made_under_inference_mode_can_be_trained_with_later():

@@ -77,11 +77,12 @@ def test_a_grid_that_cannot_be_inferred_is_an_error_that_says_how_to_give_it(tok
         adapted(**config)(torch.randn(2, tokens, 12))
 
 
-def test_the_grid_can_change_between_batches():
+def test_the_grid_can_change_between_batches_and_is_not_part_of_the_configuration():
     model = adapted().eval()
     convlora.set_token_grid(model, 2, 8)
     x = torch.randn(2, 2, 8, 12)
     torch.testing.assert_close(model(x.flatten(1, 2)).unflatten(1, (2, 8)), model(x))
+    assert model.peft_config["default"].grid is None
 
 
 @pytest.mark.parametrize("shape", [(12,), (4, 12), (1, 1, 2, 2, 12)])
@@ -99,6 +100,14 @@ def test_small_and_empty_inputs_train(config, shape, training):
     (y.sum() + convlora.balance_loss(model)).backward()
     assert y.shape == (*shape[:-1], 2)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("routing", ["balanced", "learned"])
+def test_one_expert_has_no_gate_and_trains(routing):
+    model = adapted(num_experts=1, routing=routing).train()
+    assert not any("lora_gate" in name or "lora_noise" in name for name, _ in model.named_parameters())
+    (model(torch.randn(2, 4, 4, 12)).sum() + convlora.balance_loss(model)).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -162,6 +171,16 @@ def test_non_reentrant_checkpointing_keeps_the_balance_loss_and_every_gradient()
     for name, gradient in gradients[0].items():
         assert torch.equal(gradient, gradients[1][name]), name
     assert any(gradient.abs().sum() > 0 for name, gradient in gradients[0].items() if "lora_gate" in name)
+
+
+def test_a_recomputed_forward_pass_leaves_the_routing_of_the_first_one():
+    model = adapted()
+    model.base_model.model.reentrant = False
+    loss = model(torch.randn(6, 5, 5, 12)).square().mean()
+    first = [layer.routing["default"] for layer in layers(model)]
+    (loss + convlora.balance_loss(model)).backward()
+    # a routing of the recomputation would hold activations until the next forward pass
+    assert all(layer.routing["default"] is routing for layer, routing in zip(layers(model), first, strict=True))
 
 
 def test_reentrant_checkpointing_is_refused_with_the_reason():

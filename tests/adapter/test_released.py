@@ -108,3 +108,18 @@ def test_an_unknown_adapter_name_is_refused():
     case, tensors = load("tokens_3d")
     with pytest.raises(ValueError, match="no Conv-LoRA layer with an adapter named 'other'"):
         convlora.load_released_state_dict(build(case, tensors), released(tensors), adapter_name="other")
+
+
+def test_the_gate_of_a_released_model_with_one_expert_is_accepted_and_chooses_nothing():
+    base = nn.Linear(6, 9)
+    model = get_peft_model(Block(base), ConvLoraConfig(r=2, num_experts=1, target_modules=["qkv"]))
+    tensors = {
+        "lora_A": torch.ones(2, 6),
+        "lora_B": torch.ones(9, 2),
+        "lora_moe_gating.w_gate": torch.ones(2, 1),
+        "lora_moe_gating.w_noise": torch.ones(2, 1),
+        "lora_moe_experts.0.0.weight": torch.ones(2, 2, 3, 3),
+        "lora_moe_experts.0.0.bias": torch.ones(2),
+    }
+    convlora.load_released_state_dict(model, {f"attn.qkv.{name}": value for name, value in tensors.items()})
+    assert model.base_model.model.attn.qkv.lora_expert_weight["default"].eq(1).all()

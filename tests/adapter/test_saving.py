@@ -6,11 +6,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from convlora import ConvLoraConfig
 from convlora.adapter import load_adapter, save_adapter
 from convlora.adapter.saving import NO_TARGET, read_manifest, sealed
 from convlora.errors import WeightsError
 from convlora.files import sha256
-from tests.adapter.models import Vit, adapted
+from tests.adapter.models import Vit, adapted, randomise
 
 METADATA = {"metadata": {"name": "x"}}
 
@@ -74,6 +75,25 @@ def test_plain_lora_and_whole_modules_are_saved_in_the_same_way(tmp_path, config
     save_adapter(model, tmp_path, metadata={})
     x = torch.randn(2, 4, 4, 12)
     assert torch.equal(load_adapter(base(), tmp_path).eval()(x), model(x))
+
+
+def test_the_active_adapter_is_saved_whatever_its_name(tmp_path):
+    model = adapted().eval()
+    model.add_adapter("nuclei", ConvLoraConfig(r=2, target_modules=["qkv"]))
+    randomise(model, "nuclei")
+    model.set_adapter("nuclei")
+    save_adapter(model, tmp_path, metadata={})
+    x = torch.randn(2, 4, 4, 12)
+    assert torch.equal(load_adapter(base(), tmp_path).eval()(x), model(x))
+
+
+def test_ranks_by_layer_are_saved_and_loaded_and_patterns_are_refused_when_saving(tmp_path):
+    model = adapted(rank_pattern={"blocks.1.qkv": 2}).eval()
+    save_adapter(model, tmp_path, metadata={})
+    x = torch.randn(2, 4, 4, 12)
+    assert torch.equal(load_adapter(base(), tmp_path).eval()(x), model(x))
+    with pytest.raises(WeightsError, match=r"target_modules=.* is a pattern"):
+        save_adapter(adapted(target_modules=r".*qkv"), tmp_path, metadata={})
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

@@ -47,6 +47,13 @@ def test_a_grid_that_is_not_square_equals_the_eager_layer():
         torch.testing.assert_close(fused(x)[0], eager(x)[0], rtol=1e-5, atol=1e-5)
 
 
+def test_a_table_of_another_length_is_interpolated_as_the_eager_layer_does():
+    eager, fused = layer(0)
+    with torch.no_grad():
+        x = torch.randn(2, 5, 5, 24)  # the tables are those of an 8 × 8 grid
+        torch.testing.assert_close(fused(x)[0], eager(x)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_no_tensor_of_scores_is_made():
     _, fused = layer(0)
     sizes = []

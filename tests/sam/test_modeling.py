@@ -204,6 +204,15 @@ def test_a_binary_loss_for_three_classes_is_refused(checkpoint):
         SamForSemanticSegmentation.from_pretrained(checkpoint, id2label=THREE, loss="structure")
 
 
+def test_a_loss_can_be_chosen_for_a_checkpoint_of_ours(checkpoint, tmp_path):
+    SamForSemanticSegmentation.from_pretrained(checkpoint).save_pretrained(tmp_path / "ours")
+    assert SamForSemanticSegmentation.from_pretrained(tmp_path / "ours").config.loss == "structure"
+    loaded = SamForSemanticSegmentation.from_pretrained(tmp_path / "ours", loss="balanced-bce")
+    assert loaded.config.loss == "balanced-bce"
+    with pytest.raises(SettingsError, match="loss='nonsense'"):
+        SamForSemanticSegmentation.from_pretrained(tmp_path / "ours", loss="nonsense")
+
+
 def test_another_input_size_is_refused(checkpoint):
     model = SamForSemanticSegmentation.from_pretrained(checkpoint)
     with pytest.raises(ValueError, match=r"pixel_values are \(32, 32\); this model takes \(64, 64\)"):

@@ -59,6 +59,11 @@ def test_frozen_weights_in_low_precision_change_no_bit_of_a_training_step(precis
         assert torch.equal(gradient, gradients[1][name]), name
 
 
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(SettingsError, match="precision='bf61' must be one of auto, fp32, bf16, fp16"):
+        resolve_precision("bf61", CPU)
+
+
 def test_fp32_leaves_everything_as_it_is():
     sam = small_sam()
     store_frozen(sam.vision_encoder, "fp32")

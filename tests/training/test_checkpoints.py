@@ -84,10 +84,20 @@ def test_the_newest_complete_checkpoint_is_found_by_number_not_by_name(tmp_path)
 
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path):
-    for step in (1, 2, 3, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    checkpoints.remove_old(tmp_path, keep=1, best_step=2)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    for name in ("1", "2", "3", "4", "60", "mine"):
+        (tmp_path / f"checkpoint-{name}").mkdir()
+    checkpoints.remove_old(tmp_path, keep=1, best_step=2, step=4)
+    # 60 is what a run left damaged that was continued from an earlier step
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4", "checkpoint-mine"}
+
+
+def test_another_number_of_threads_is_told(tmp_path):
+    folder = tmp_path / "checkpoint-3"
+    save(folder)
+    assert checkpoints.difference(folder) is None
+    state = json.loads((folder / checkpoints.STATE_FILE).read_text())
+    (folder / checkpoints.STATE_FILE).write_text(json.dumps({**state, "torch_threads": 77}))
+    assert "77 thread(s)" in checkpoints.difference(folder)
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):

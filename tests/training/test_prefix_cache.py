@@ -7,7 +7,7 @@ from convlora import SamForSemanticSegmentation
 from convlora.data.settings import AugmentationSettings
 from convlora.sam.prefix import encode_prefix, encode_rest, frozen_blocks
 from convlora.training.methods import apply_method
-from convlora.training.prefix_cache import PrefixCache
+from convlora.training.prefix_cache import PrefixCache, digest
 from convlora.training.run import train
 from convlora.training.settings import AdapterSettings
 from tests.sam.models import small_sam
@@ -22,6 +22,10 @@ def encoder(seed=0):
 
 def cache(folder, blocks=1, max_bytes=10**9, seed=0):
     return PrefixCache(folder, encoder(seed), blocks, "fp32", max_bytes)
+
+
+def states(kept, whole, pixels):
+    return kept.states(whole, pixels, [digest(image) for image in pixels])
 
 
 @pytest.mark.parametrize(
@@ -43,11 +47,11 @@ def test_the_two_parts_of_the_encoder_give_its_embedding(blocks):
 def test_an_image_is_computed_once_whatever_its_batch(tmp_path):
     kept, whole = cache(tmp_path), encoder()
     pixels = torch.randn(3, 3, 64, 64)
-    first = kept.states(whole, pixels)
+    first = states(kept, whole, pixels)
     assert kept.computed == 3
-    again = cache(tmp_path).states(whole, pixels[[2, 0]])
+    again = states(cache(tmp_path), whole, pixels[[2, 0]])
     assert torch.equal(again, first[[2, 0]])
-    assert kept.states(whole, torch.cat([pixels, pixels[:1] + 1])).shape[0] == 4
+    assert states(kept, whole, torch.cat([pixels, pixels[:1] + 1])).shape[0] == 4
     assert kept.computed == 4
 
 
@@ -56,22 +60,39 @@ def test_other_weights_and_other_blocks_never_meet(tmp_path):
     assert len(folders) == 4
 
 
+def test_files_that_another_process_deletes_do_not_end_the_run(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    pixels = torch.randn(2, 3, 64, 64)
+    foreign = cache(tmp_path, seed=1)
+    states(foreign, encoder(1), pixels)
+    real = Path.stat
+
+    def vanishing(self, **kwargs):
+        if self.suffix == ".safetensors" and self.parent == foreign.folder:
+            raise FileNotFoundError(self)
+        return real(self, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    assert states(cache(tmp_path, max_bytes=1), encoder(), pixels).shape[0] == 2
+
+
 def test_a_damaged_file_is_computed_again(tmp_path):
     kept, whole, pixels = cache(tmp_path), encoder(), torch.randn(1, 3, 64, 64)
-    want = kept.states(whole, pixels)
+    want = states(kept, whole, pixels)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:50])
-    assert torch.equal(kept.states(whole, pixels), want) and kept.computed == 2
-    assert torch.equal(kept.states(whole, pixels), want) and kept.computed == 2
+    assert torch.equal(states(kept, whole, pixels), want) and kept.computed == 2
+    assert torch.equal(states(kept, whole, pixels), want) and kept.computed == 2
 
 
 def test_it_stays_within_its_bound_and_makes_room_by_deleting_what_other_weights_left(tmp_path):
     pixels = torch.randn(3, 3, 64, 64)
     foreign = cache(tmp_path, seed=1)
-    foreign.states(encoder(1), pixels[:1])
+    states(foreign, encoder(1), pixels[:1])
     size = foreign.used
     kept = cache(tmp_path, max_bytes=2 * size + 1000)
-    kept.states(encoder(), pixels)
+    states(kept, encoder(), pixels)
     files = list(tmp_path.rglob("*.safetensors"))
     assert len(files) == 2 and all(file.parent == kept.folder for file in files)
     assert sum(file.stat().st_size for file in files) <= kept.max_bytes
@@ -89,7 +110,7 @@ def test_a_full_disk_ends_the_caching_and_not_the_training(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "fsync", full)
-    assert torch.equal(kept.states(whole, pixels), want)
+    assert torch.equal(states(kept, whole, pixels), want)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -196,7 +196,13 @@ def test_an_output_folder_in_use_or_with_files_is_refused(workspace, finished, t
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": "/nowhere"}, {"masks": "/nowhere"}, {"method": "x"}, {"classes": ["a", "b", "c"], "loss": "structure"}],
+    [
+        {"model": "/nowhere"},
+        {"masks": "/nowhere"},
+        {"method": "x"},
+        {"precision": "fp16"},
+        {"classes": ["a", "b", "c"], "loss": "structure"},
+    ],
 )
 def test_a_run_that_cannot_start_leaves_no_folder(workspace, changes):
     settings = quick_settings(workspace, "never", **changes)
@@ -232,6 +238,20 @@ def test_three_classes_train_and_predict(workspace, tmp_path):
     predictor = Predictor.from_folder(run.path)
     assert predictor.id2label == {0: "background", 1: "leaf", 2: "stem"}
     assert predictor.probabilities(torch.zeros(30, 50, 3, dtype=torch.uint8).numpy()).shape == (3, 30, 50)
+
+
+def test_validation_images_without_a_valid_pixel_leave_no_best_checkpoint_but_an_adapter(workspace, monkeypatch):
+    monkeypatch.setattr(build_module, "validation_scores", lambda *a, **k: {"iou": float("nan")})
+    run = train(quick_settings(workspace, "undefined", max_steps=4))
+    last = run.checkpoints / "checkpoint-4" / "adapter" / "adapter_model.safetensors"
+    assert last.read_bytes() == (run.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def test_several_gpus_in_one_process_are_not_data_parallel(workspace, monkeypatch):
+    monkeypatch.setattr(build_module.TrainingArguments, "n_gpu", 4)
+    settings = quick_settings(workspace, "gpus")
+    arguments = build_module.training_arguments(RunFolder(settings.output), settings, 5, validated=True)
+    assert arguments._n_gpu == 1
 
 
 def test_low_precision_and_checkpointing_train(workspace):

@@ -25,10 +25,9 @@ def balance_loss(model: nn.Module) -> Tensor:
 
 
 def set_token_grid(model: nn.Module, height: int, width: int) -> None:
-    """Tell every Conv-LoRA layer the token grid of the (b, n, c) inputs to come, when it is not square."""
+    """Tell every Conv-LoRA layer the token grid of the (b, n, c) inputs to come; it is not saved with the adapter."""
     for layer in _layers(model):
-        for config in layer.conv_lora.values():
-            config.grid = (height, width)
+        layer.token_grid = (height, width)
 
 
 def _layers(model: nn.Module) -> list[ConvLoraLinear]:

@@ -100,7 +100,7 @@ class ConvLoraConfig(LoraConfig):
     @property
     def has_gate(self) -> bool:
         """Whether the routing has weights: with one expert, or a random one, there is nothing to choose."""
-        return self.routing in ("balanced", "learned")
+        return self.routing in ("balanced", "learned") and self.num_experts > 1
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Save the configuration and add to the model card how to load the adapter."""

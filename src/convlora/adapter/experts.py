@@ -22,6 +22,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._guards import active_fake_mode
 
 _BICUBIC_A = -0.75  # the constant of torch's bicubic interpolation, with which the released weights were trained
 
@@ -63,13 +64,12 @@ def apply_experts(z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales
 
 @torch.compiler.assume_constant_result  # a compiled graph takes the tables as they are
 def _tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    if active_fake_mode() is not None:  # while exporting: a fake table must not get into the cache
+        return _make_tables(size, scales, dtype, device)
     return _cached_tables(size, scales, dtype, device)
 
 
-@functools.lru_cache(maxsize=64)
-def _cached_tables(
-    size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _make_tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The tables `P` (M, 3, K, size) and `D` (M, size, K) of one axis, scales with fewer rows padded with zeros."""
     with (
         torch.no_grad(),
@@ -80,6 +80,9 @@ def _cached_tables(
         up = torch.stack([F.pad(up, (0, 0, 0, k - up.shape[1])) for up, _ in tables])
         down = torch.stack([F.pad(down, (0, k - down.shape[1])) for _, down in tables])
         return up.to(device, dtype), down.to(device, dtype)
+
+
+_cached_tables = functools.lru_cache(maxsize=64)(_make_tables)
 
 
 def _tables_of_scale(size: int, scale: int) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,7 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         self.conv_lora: dict[str, ConvLoraConfig] = {}
         # Of the last forward pass; None before. The key is always there: a compiled graph watches it.
         self.routing: dict[str, Routing | None] = {}
+        self.token_grid: tuple[int, int] | None = None  # set for the batches to come; overrides the configuration's
         self.fan_in_fan_out = False
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
@@ -111,10 +112,12 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         with torch.autocast(device_type=z.device.type, enabled=False):
             # bf16 near-ties would route differently on different devices; r channels cost nothing in float32
             maps = grid.movedim(-1, 1).to(torch.promote_types(z.dtype, torch.float32))
-            routing = self.routing[name] = self._route(name, maps)
+            routing = self._route(name, maps)
+            if not _is_recomputation():
+                self.routing[name] = routing
             weight, bias = self.lora_expert_weight[name], self.lora_expert_bias[name]
             out = apply_experts(maps, weight.to(maps.dtype), bias.to(maps.dtype), routing.index, config.scales)
-            if config.routing == "learned" and self.training:
+            if config.routing == "learned" and config.has_gate and self.training:
                 out = out * routing.straight_through()[:, None, None, None]
         local = out.movedim(1, -1).reshape(z[:, prefix:].shape).to(z.dtype)
         if prefix:
@@ -133,15 +136,15 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         gate, noise = (weights[name].to(maps.dtype) for weights in (self.lora_gate, self.lora_noise))
         return route(pooled, gate, noise, training=self.training)
 
-    @staticmethod
-    def _grid(z: Tensor, config: ConvLoraConfig) -> tuple[int, int]:
+    def _grid(self, z: Tensor, config: ConvLoraConfig) -> tuple[int, int]:
         tokens = z.shape[1] - config.num_prefix_tokens
-        if config.grid is not None:
-            height, width = config.grid
+        grid = self.token_grid or config.grid
+        if grid is not None:
+            height, width = grid
         else:
             height = width = math.isqrt(max(tokens, 0))
         if tokens < 1 or height * width != tokens:
-            given = f"grid={tuple(config.grid)}" if config.grid is not None else "a square"
+            given = f"grid={tuple(grid)}" if grid is not None else "a square"
             raise ValueError(
                 f"Conv-LoRA got {z.shape[1]} tokens, {config.num_prefix_tokens} of them prefix tokens; the other "
                 f"{tokens} do not form {given}. Give ConvLoraConfig(num_prefix_tokens=…) for tokens such as CLS, "
@@ -177,6 +180,14 @@ class ConvLoraLinear(nn.Module, LoraLayer):
 
     def __repr__(self) -> str:
         return "conv_lora." + super().__repr__()
+
+
+def _is_recomputation() -> bool:
+    """Whether checkpointing runs this forward pass a second time, inside the backward pass.
+
+    Its routing must not be kept: it would hold on to activations that checkpointing is there to free.
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _refuse_reentrant_checkpointing() -> None:

@@ -32,11 +32,13 @@ def load_released_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor],
     if not layers:
         raise ValueError(f"the model has no Conv-LoRA layer with an adapter named {adapter_name!r}")
     targets = {
-        f"{name.removeprefix('base_model.model.').removeprefix('model.')}.{suffix}": parameter
+        f"{_base_name(name)}.{suffix}": parameter
         for name, layer in layers.items()
         for suffix, parameter in _released_names(layer, adapter_name).items()
     }
     given = {name.removeprefix("model."): tensor for name, tensor in state_dict.items()}
+    for name in _gates_of_one_expert(layers, adapter_name):
+        given.pop(name, None)
     problems = [f"missing: {name}" for name in targets if name not in given]
     problems += [f"not used: {name}" for name in given if name not in targets]
     problems += [
@@ -50,6 +52,20 @@ def load_released_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor],
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(given[name])
+
+
+def _gates_of_one_expert(layers: Mapping[str, ConvLoraLinear], adapter_name: str) -> list[str]:
+    """Gates that the released code has, and that choose nothing because there is one expert."""
+    return [
+        f"{_base_name(name)}.lora_moe_gating.{kind}"
+        for name, layer in layers.items()
+        if layer.conv_lora[adapter_name].scales == (1,)
+        for kind in ("w_gate", "w_noise")
+    ]
+
+
+def _base_name(name: str) -> str:
+    return name.removeprefix("base_model.model.").removeprefix("model.")
 
 
 def _released_names(layer: ConvLoraLinear, adapter_name: str) -> dict[str, Tensor]:

@@ -43,6 +43,9 @@ def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any])
         model: What `peft.get_peft_model` returned.
         folder: An existing folder; files of the same names are replaced.
         metadata: JSON values kept in the manifest under "metadata".
+
+    Raises:
+        WeightsError: The configuration names layers by a pattern, which `load_adapter` would refuse.
     """
     name = model.active_adapter
     config = model.peft_config[name]
@@ -52,6 +55,7 @@ def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any])
         config.save_pretrained(str(folder))
     finally:
         config.inference_mode = was_inference
+    read_config(folder / CONFIG_FILE)  # refuses now what could not be loaded later
     state = {key: value.detach().cpu().contiguous() for key, value in _adapter_tensors(model).items()}
     save_tensors(state, folder / WEIGHTS_FILE)
     manifest = {
@@ -136,12 +140,12 @@ def restore_adapter(model: PeftModel, state: Mapping[str, Tensor], *, source: Pa
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: {'; '.join(problems[:3])}{more}. The adapter was not loaded.")
-    set_peft_model_state_dict(model, dict(state))
+    set_peft_model_state_dict(model, dict(state), adapter_name=model.active_adapter)
 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     # False: PEFT would look for the base model's vocabulary, and warn that SAM has none
-    return get_peft_model_state_dict(model, save_embedding_layers=False)
+    return get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
 
 
 def read_config(path: Path) -> PeftConfig:
@@ -159,8 +163,11 @@ def read_config(path: Path) -> PeftConfig:
     plain = targets == NO_TARGET or (
         isinstance(targets, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in targets)
     )
-    patterns = [
-        name for name in ("layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules") if values.get(name)
+    patterns = [name for name in ("layers_pattern", "exclude_modules") if values.get(name)]
+    patterns += [
+        name
+        for name in ("rank_pattern", "alpha_pattern")
+        if not all(_MODULE_NAME.fullmatch(key) for key in values.get(name) or {})
     ]
     if not plain or patterns:
         where = patterns[0] if plain else "target_modules"

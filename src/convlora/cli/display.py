@@ -47,6 +47,8 @@ class TrainingDisplay:
                 print(f"the first {event.frozen_blocks} blocks of the encoder are computed once for each image")
             if event.first_step:
                 print(f"continuing after step {event.first_step} of {event.total_steps}", flush=True)
+            if event.note:
+                print(f"note: {event.note}", flush=True)
             self._advance("training", event.first_step, event.total_steps, "step")
         else:
             self._progress(event)

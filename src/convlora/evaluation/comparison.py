@@ -93,7 +93,7 @@ def _train_or_resume(settings: TrainSettings, report: Report) -> RunFolder:
     folder = RunFolder(settings.output)
     if not folder.config.is_file():
         return train(settings, report)
-    if folder.settings() != as_dict(settings):
+    if folder.settings() != as_dict(settings.anchored()):
         raise OutputError(f"{settings.output} holds a run with other settings. Choose another output folder.")
     return resume(settings.output, report)
 

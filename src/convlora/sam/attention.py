@@ -33,23 +33,23 @@ class SamVisionFusedAttention(SamVisionAttention):
         d = c // self.num_attention_heads
         qkv = self.qkv(hidden_states).view(b, h * w, 3, self.num_attention_heads, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        query = query * self.scale
         if self.use_rel_pos:
             query, key = self._widen(query, key, h, w)
             if query.device.type == "cpu":  # its fused kernel wants all three equally wide
                 value = F.pad(value, (0, query.shape[-1] - d))
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
+        scale = 1.0 if self.use_rel_pos else self.scale
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
         return self.proj(attended[..., :d].transpose(1, 2).reshape(b, h, w, c)), None
 
     def _widen(self, query: Tensor, key: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """Append the relative terms to scaled queries, and the codes of row and column to keys; (b, heads, n, ·)."""
-        grid = query.unflatten(2, (h, w)) / self.scale  # the relative terms of SAM are those of unscaled queries
+        """Append the relative terms to queries, and the codes of row and column to keys; both (b, heads, n, ·)."""
+        grid = query.unflatten(2, (h, w))  # SAM's relative terms are those of unscaled queries
         rows = torch.einsum("bnhwd,hkd->bnhwk", grid, _relative(self.rel_pos_h, h).to(query.dtype))
         columns = torch.einsum("bnhwd,wkd->bnhwk", grid, _relative(self.rel_pos_w, w).to(query.dtype))
         # zeros up to a multiple of 8, which the kernels of GPUs want
         fill = query.new_zeros(()).expand(*query.shape[:3], -(query.shape[-1] + h + w) % 8)
-        query = torch.cat([query, rows.flatten(2, 3), columns.flatten(2, 3), fill], dim=-1)
+        query = torch.cat([query * self.scale, rows.flatten(2, 3), columns.flatten(2, 3), fill], dim=-1)
         codes = torch.cat(
             [
                 torch.eye(h, dtype=key.dtype, device=key.device).repeat_interleave(w, dim=0),
@@ -61,6 +61,11 @@ class SamVisionFusedAttention(SamVisionAttention):
 
 
 def _relative(table: Tensor, size: int) -> Tensor:
-    """(size, size, d) embedding of each query's distance to each key, from a table (2·size − 1, d) of distances."""
+    """(size, size, d) embedding of each query's distance to each key, from a table of distances (2·size − 1, d).
+
+    A table of another length is interpolated, as SAM does.
+    """
+    if len(table) != 2 * size - 1:
+        table = F.interpolate(table.T[None], 2 * size - 1, mode="linear")[0].T
     positions = torch.arange(size, device=table.device)
     return table[positions[:, None] - positions[None, :] + size - 1]

@@ -61,8 +61,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             name_or_path: "sam-tiny" (embedded), a folder, or a name on the model hub such as
                 "facebook/sam-vit-base".
             id2label: Class names from 0 on, for a checkpoint of SAM; default {0: "background", 1: "foreground"}.
-            loss: Name of a loss in `convlora.objectives.losses`; default "structure" for a binary task, else
-                "dice-ce".
+            loss: Name of a loss in `convlora.objectives.losses`; default that of a checkpoint of this class, else
+                "structure" for a binary task, and "dice-ce" for more classes.
             image_size: Side of the input in pixels, a multiple of the patch; default the checkpoint's own. Half the
                 side is a quarter of the tokens.
             kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
@@ -89,6 +89,9 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             if id2label is not None and dict(id2label) != config.id2label:
                 raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
             model: SamForSemanticSegmentation = _load(super().from_pretrained, location, *args, **kwargs)
+            if loss is not None:
+                check_loss(loss, model.config.num_masks)
+                model.config.loss = loss
             if fused:
                 use_fused_attention(model)
             if image_size is not None:

@@ -7,7 +7,6 @@ from torch import nn
 
 from convlora.errors import SettingsError
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -18,7 +17,7 @@ def pick_device(name: str) -> torch.device:
         SettingsError: This machine, or the installed torch, has no such device.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -28,7 +27,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """What "auto" means on a device: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
+    """What "auto" means on a device: bf16 where the hardware has it, fp16 on older GPUs, else fp32.
+
+    Raises:
+        SettingsError: There is no such precision.
+    """
+    if name not in ("auto", "fp32", *_DTYPES):
+        raise SettingsError(f"precision={name!r} must be one of auto, fp32, {', '.join(_DTYPES)}.")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -88,6 +88,7 @@ def load_segmenter(
     if model is None and name != EMBEDDED and Path(name).is_absolute() and not Path(name).is_dir():
         raise WeightsError(f"{folder} needs its base SAM, which is not at {name} any more. Give its place as `model`.")
     base = SamForSemanticSegmentation.from_pretrained(name, id2label=id2label, loss=loss, image_size=processor.size)
+    base.config.semantic_loss_ignore_index = processor.ignore_index
     return load_adapter(base, folder, trainable=trainable).eval(), processor
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from convlora.data.dataset import EpochSampler, SegmentationDataset
+from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation, SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision, store_frozen
 from convlora.sam.prefix import frozen_blocks
@@ -25,6 +26,10 @@ from convlora.training.validation import validation_scores
 
 def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSegmentationImageProcessor]:
     """The segmenter with the method applied, initialised from the run's seed, and its processor."""
+    device = pick_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    if precision == "fp16" and device.type == "cpu":
+        raise SettingsError("precision='fp16' trains on a GPU only: on a CPU choose fp32, bf16, or auto.")
     set_seed(settings.seed)
     base = SamForSemanticSegmentation.from_pretrained(
         settings.model, id2label=split.labels.id2label, loss=settings.loss, image_size=settings.image_size
@@ -37,7 +42,7 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
         ignore_index=split.labels.ignore_index,
     )
     model = apply_method(base, settings.method, settings.adapter)
-    store_frozen(base.sam.vision_encoder, resolve_precision(settings.precision, pick_device(settings.device)))
+    store_frozen(base.sam.vision_encoder, precision)
     return model, processor
 
 
@@ -53,7 +58,7 @@ def build_trainer(
     limits = settings.limits
     sampler = EpochSampler(len(split.samples["train"]), settings.seed)
     cache_bytes = int(settings.image_cache_gb * 1e9)
-    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 4)
+    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 5)
 
     def scores_of(segmenter: nn.Module) -> dict[str, float]:
         scores = validation_scores(segmenter, processor, validation, split.labels, batch_size=settings.batch_size)
@@ -69,7 +74,7 @@ def build_trainer(
             limits=limits,
             augmentation=settings.augmentation,
             seed=settings.seed,
-            cache_bytes=cache_bytes // max(1, worker_count(settings)),
+            cache_bytes=cache_bytes * 4 // 5 // max(1, worker_count(settings)),
         ),
         eval_dataset=validation,
         validate=scores_of,
@@ -113,7 +118,7 @@ def training_arguments(
     precision = resolve_precision(settings.precision, device)
     if "tensorboard" in settings.report_to:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
@@ -146,3 +151,6 @@ def training_arguments(
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs in one process would be DataParallel; use torchrun for DDP
+    return arguments

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import distributed
 from transformers import TrainerCallback
 
 from convlora.data.dataset import EpochSampler
@@ -95,7 +97,11 @@ class StopOnSignal(TrainerCallback):
         self.requested = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint."""
+        """Ask for a checkpoint, in all processes if one of them was asked to stop."""
+        if distributed.is_initialized():
+            requested = torch.tensor(int(self.requested), device=args.device)
+            distributed.all_reduce(requested, distributed.ReduceOp.MAX)
+            self.requested = bool(requested.item())
         if self.requested:
             control.should_save = True
 

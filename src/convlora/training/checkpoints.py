@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from convlora.adapter.saving import load_tensors, save_tensors
 from convlora.errors import WeightsError
@@ -52,16 +53,31 @@ def step_of(folder: Path) -> int:
 
 def newest_complete(checkpoints: Path) -> Path | None:
     """The complete checkpoint with the most steps, or None."""
-    found = [path for path in checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    return next((path for path in sorted(found, key=step_of, reverse=True) if is_complete(path)), None)
+    return next((path for path in _by_step(checkpoints) if is_complete(path)), None)
 
 
-def remove_old(checkpoints: Path, *, keep: int, best_step: int | None) -> None:
-    """Delete all checkpoints but the newest `keep` and the best."""
-    found = sorted(checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
-    for path in found[keep:]:
-        if step_of(path) != best_step:
+def remove_old(checkpoints: Path, *, keep: int, best_step: int | None, step: int) -> None:
+    """Delete all checkpoints but the newest `keep` and the best.
+
+    What has more steps than `step`, the one just saved, is what an interrupted run left damaged: it goes too.
+    """
+    found = _by_step(checkpoints)
+    newest = [path for path in found if step_of(path) <= step][:keep]
+    for path in found:
+        if path not in newest and step_of(path) != best_step:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unfinished(checkpoints: Path) -> None:
+    """Delete the hidden folders that a kill left while a checkpoint was written."""
+    for path in checkpoints.glob(".checkpoint-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _by_step(checkpoints: Path) -> list[Path]:
+    """All checkpoint folders, complete or not, most steps first."""
+    found = [path for path in checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def save_training_state(
@@ -105,6 +121,22 @@ def load_training_state(folder: Path, *, optimizer: Any, scheduler: Any, scaler:
         raise WeightsError(f"{folder} does not fit this run: {error!r}. Was its config.yaml changed?") from error
 
 
+def difference(folder: Path) -> str | None:
+    """What keeps a run that continues from a checkpoint from repeating it bit by bit; None if nothing is known."""
+    try:
+        plain = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        threads, processes = plain["torch_threads"], len(plain["random"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder / STATE_FILE} is not readable: {error!r}.") from error
+    world = distributed.get_world_size() if distributed.is_initialized() else 1
+    if (threads, processes) == (torch.get_num_threads(), world):
+        return None
+    return (
+        f"the checkpoint is of {processes} process(es) with {threads} thread(s), this is {world} with "
+        f"{torch.get_num_threads()}: the run goes on, but its numbers will differ in the last digits"
+    )
+
+
 def random_state() -> dict[str, Any]:
     """States of all random generators of this process, as JSON values."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
@@ -112,7 +144,7 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
         "torch": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else None,  # of this process's GPU
     }
 
 
@@ -127,5 +159,5 @@ def restore_random_state(folder: Path, rank: int) -> None:
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([torch.tensor(values, dtype=torch.uint8) for values in state["cuda"]])
+    if torch.cuda.is_available() and state["cuda"] is not None:
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))

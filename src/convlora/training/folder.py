@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,9 +146,10 @@ class RunFolder:
             yield
 
     def append_log(self, entry: dict[str, Any]) -> None:
-        """Add one line to log.jsonl."""
+        """Add one line to log.jsonl; numbers that are not finite become null."""
         with output_errors(self.log), self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
+            stream.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         """All whole lines of log.jsonl; a line torn by a kill is left out."""

@@ -6,7 +6,9 @@ fixed number of views), they are computed once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,14 +23,15 @@ _NAME = "states"
 
 
 class PrefixCache:
-    """Files named by the pixels, in a folder named by what computed them; never more than `max_bytes` in all.
+    """Files named by the pixels, in a folder named by what computed them.
 
     Args:
-        folder: Shared by all runs that may profit; made when needed.
+        folder: May be shared by runs, also at the same time; made when needed.
         encoder: Its frozen blocks give the folder's name, so other weights or sizes never meet.
         blocks: How many blocks are frozen.
         precision: Of the computation.
-        max_bytes: When it is reached, what other weights left is deleted, oldest first; then nothing more is kept.
+        max_bytes: Of the folder, as this process knows it. When it is reached, what other weights left is deleted,
+            oldest first; then nothing more is kept.
     """
 
     def __init__(self, folder: Path, encoder: SamVisionEncoder, blocks: int, precision: str, max_bytes: int) -> None:
@@ -36,12 +39,18 @@ class PrefixCache:
         self.max_bytes = max_bytes
         self.root = folder
         self.folder = folder / _key(encoder, blocks, precision)
-        self.used = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        self.used = sum(size for _, size, _ in _files(folder))
         self.computed = 0
 
-    def states(self, encoder: SamVisionEncoder, pixel_values: Tensor) -> Tensor:
-        """What `encode_prefix` gives for (b, 3, S, S) pixels, computed only for images that were not seen before."""
-        paths = [self.folder / f"{_sha256(image)}.safetensors" for image in pixel_values]
+    def states(self, encoder: SamVisionEncoder, pixel_values: Tensor, digests: Sequence[str]) -> Tensor:
+        """What `encode_prefix` gives, computed only for images that were not seen before.
+
+        Args:
+            encoder: Of the weights that the cache was made for.
+            pixel_values: (b, 3, S, S).
+            digests: `digest` of each image.
+        """
+        paths = [self.folder / f"{name}.safetensors" for name in digests]
         found = [_read(path) for path in paths]
         missing = [i for i, states in enumerate(found) if states is None]
         if missing:
@@ -68,12 +77,27 @@ class PrefixCache:
         self.used += size
 
     def _delete_foreign(self, size: int) -> None:
-        foreign = [file for file in self.root.rglob("*.safetensors") if file.parent != self.folder]
-        for file in sorted(foreign, key=lambda file: file.stat().st_mtime):
+        foreign = [entry for entry in _files(self.root) if entry[2].parent != self.folder]
+        for _, file_size, file in sorted(foreign):
             if self.used + size <= self.max_bytes:
                 return
-            self.used -= file.stat().st_size
+            self.used -= file_size
             file.unlink(missing_ok=True)
+
+
+def digest(pixels: Tensor) -> str:
+    """Name of one image's pixels (3, S, S)."""
+    return hashlib.sha256(_bytes(pixels)).hexdigest()
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """(time, bytes, path) of every file kept; another process may delete some meanwhile."""
+    entries = []
+    for file in folder.rglob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            entries.append((status.st_mtime, status.st_size, file))
+    return entries
 
 
 def _read(path: Path) -> Tensor | None:
@@ -85,15 +109,13 @@ def _read(path: Path) -> Tensor | None:
 
 def _key(encoder: SamVisionEncoder, blocks: int, precision: str) -> str:
     parts = [encoder.patch_embed, *encoder.layers[:blocks], *([encoder.neck] if blocks == len(encoder.layers) else [])]
-    digest = hashlib.sha256(f"{torch.__version__} {blocks} {precision}".encode())
+    device = encoder.patch_embed.projection.weight.device.type
+    about = f"{torch.__version__} {device} {blocks} {precision} {encoder.config.to_json_string()}"
+    hashed = hashlib.sha256(about.encode())
     tensors = [value for part in parts for value in part.state_dict().values()]
     for tensor in [*tensors, *([] if encoder.pos_embed is None else [encoder.pos_embed])]:
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()[:16]
-
-
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
+        hashed.update(_bytes(tensor))
+    return hashed.hexdigest()[:16]
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -43,8 +43,7 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved. `resume` continues.
     """
     validate(settings)
-    if Path(settings.model).is_dir():  # a run is continued from any folder
-        settings = dataclasses.replace(settings, model=str(Path(settings.model).absolute()))
+    settings = settings.anchored()
     folder = RunFolder(settings.output)
     if is_main_process():
         folder.refuse_if_used()
@@ -115,10 +114,12 @@ def _fit(
     checkpoint = checkpoints.newest_complete(folder.checkpoints)
     done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     if is_main_process():
+        checkpoints.remove_unfinished(folder.checkpoints)
         folder.rewind_log(done)
     precision = resolve_precision(settings.precision, pick_device(settings.device))
     blocks = trainer.prefix_cache.blocks if trainer.prefix_cache else None
-    report(Started(checked, *count_parameters(trainer.model), precision, blocks, done, trainer.args.max_steps))
+    note = None if checkpoint is None else checkpoints.difference(checkpoint)
+    report(Started(checked, *count_parameters(trainer.model), precision, blocks, done, trainer.args.max_steps, note))
     early = EarlyStopping(settings.metric, settings.early_stopping) if settings.early_stopping else None
     if checkpoint is not None:
         state = read_state(checkpoint)
@@ -133,7 +134,8 @@ def _fit(
         with stop.listening():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NonFiniteLossError as error:
-        folder.append_log({"step": trainer.state.global_step, "error": str(error)})
+        if is_main_process():
+            folder.append_log({"step": trainer.state.global_step, "error": str(error)})
         raise
     except OutputError as error:
         raise OutputError(f"{error} Continue with: convlora resume {quote(str(folder.path))}") from error

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from convlora.data.settings import AugmentationSettings, DataSettings
@@ -88,7 +89,7 @@ class TrainSettings(DataSettings):
     workers: int | None = None
     """Processes that read and augment images; default 4 beside a GPU, else 0."""
     image_cache_gb: float = 2.0
-    """Memory for decoded images, in gigabytes, divided among the workers; 0 decodes them anew each epoch."""
+    """Memory of each process for decoded images, in gigabytes, shared by its workers; 0 decodes them each epoch."""
     prefix_cache_gb: float = 20.0
     """Disk for answers of the frozen encoder blocks, where augmentation is off or has fixed views; 0 turns it off."""
     prefix_cache: str | None = None
@@ -103,6 +104,10 @@ class TrainSettings(DataSettings):
     """The adapter."""
     augmentation: AugmentationSettings = AugmentationSettings()
     """Random changes of the training images."""
+
+    def anchored(self) -> TrainSettings:
+        """The same, with the place of a model folder given absolutely: a run is continued from any folder."""
+        return dataclasses.replace(self, model=str(Path(self.model).absolute())) if Path(self.model).is_dir() else self
 
 
 def validate(settings: TrainSettings) -> None:

@@ -30,7 +30,7 @@ from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.saving import save_segmenter
 from convlora.training import checkpoints
 from convlora.training.callbacks import FollowEpoch
-from convlora.training.prefix_cache import PrefixCache
+from convlora.training.prefix_cache import PrefixCache, digest
 
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads
 
@@ -82,7 +82,10 @@ class SegmentationTrainer(Trainer):
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         batch = self.image_processor([item["image"] for item in items], [item["mask"] for item in items])
-        return {**batch, "names": [item["name"] for item in items]}
+        batch = {**batch, "names": [item["name"] for item in items]}
+        if self.prefix_cache is not None:  # here, because workers may do it while the GPU computes
+            batch["digests"] = [digest(pixels) for pixels in batch["pixel_values"]]
+        return batch
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         return self.sampler
@@ -103,7 +106,7 @@ class SegmentationTrainer(Trainer):
         if self.prefix_cache is not None:
             encoder = self.accelerator.unwrap_model(model).get_base_model().sam.vision_encoder
             with self.accelerator.autocast():
-                states = self.prefix_cache.states(encoder, inputs.pop("pixel_values"))
+                states = self.prefix_cache.states(encoder, inputs.pop("pixel_values"), inputs.pop("digests"))
             inputs = {**inputs, "prefix_states": states, "prefix_blocks": self.prefix_cache.blocks}
         task = model(**inputs).loss
         balance = balance_loss(model)
@@ -137,6 +140,11 @@ class SegmentationTrainer(Trainer):
             self.data_wait = 0.0
         super().log(logs, start_time)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # a score that the validation images leave undefined is absent, and then no checkpoint is the best
+        known = f"eval_{self.args.metric_for_best_model}" in metrics
+        return bool(super()._determine_best_metric(metrics, trial)) if known else False
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate at the images' own sizes."""
         model = self.accelerator.unwrap_model(self.model)
@@ -164,7 +172,12 @@ class SegmentationTrainer(Trainer):
                     random_states=random_states,
                 )
                 self.state.save_to_json(str(hidden / TRAINER_STATE))
-            checkpoints.remove_old(folder, keep=self.keep_checkpoints, best_step=self.state.best_global_step)
+            checkpoints.remove_old(
+                folder,
+                keep=self.keep_checkpoints,
+                best_step=self.state.best_global_step,
+                step=self.state.global_step,
+            )
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -185,11 +198,21 @@ class SegmentationTrainer(Trainer):
             checkpoints.restore_random_state(Path(checkpoint), self.args.process_index)
 
 
+_SKIPPED_STEPS = 20  # fp16 scaling halves its factor at each: after 20 of them the gradient itself is not finite
+
+
 class FiniteGradients(TrainerCallback):
     """Stop before the optimiser would spread a non-finite gradient into the weights."""
 
     def __init__(self, trainer: SegmentationTrainer) -> None:
         self.trainer = trainer
+        self.skipped = 0
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise if fp16 scaling had to skip many steps in a row."""
+        self.skipped = self.skipped + 1 if self.trainer.accelerator.optimizer_step_was_skipped else 0
+        if self.skipped >= _SKIPPED_STEPS:
+            raise self.trainer.not_finite(f"the gradient of {self.skipped} steps in a row")
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Raise if any gradient is not finite."""
