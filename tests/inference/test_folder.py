@@ -1,5 +1,8 @@
 import errno
 import os
+import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from convlora import files
 from convlora.data.images import read_image
 from convlora.errors import ImageError, OutputError, PairingError, SettingsError
 from convlora.inference import folder as folder_module
+from convlora.inference import pipeline
 from convlora.inference.drawing import class_colour
 from convlora.inference.folder import predict_folder
 from convlora.inference.predictor import Predictor
@@ -116,7 +120,7 @@ def test_several_classes_have_one_probability_file_each(finished, tmp_path, fixe
 
 def test_a_prediction_that_was_cut_off_continues_with_skip_existing(finished, tmp_path, fixed, monkeypatch):
     fixed()
-    images = write_images(tmp_path / "in", "a.png", "b.png", "c.png")
+    images = write_images(tmp_path / "in", *(f"{i:02}.png" for i in range(40)))
     given = settings(finished, images, tmp_path / "out", overlays=True, skip_existing=True)
 
     def stop(done, total):
@@ -125,14 +129,16 @@ def test_a_prediction_that_was_cut_off_continues_with_skip_existing(finished, tm
 
     with pytest.raises(KeyboardInterrupt):
         predict_folder(given, stop)
-    assert names(tmp_path / "out") == ["a.png", "a_overlay.png", "b.png", "b_overlay.png"]
-    (tmp_path / "out" / "b.png").unlink()  # as if it had been killed before the mask
-    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    written = names(tmp_path / "out")  # the writers may be a few images ahead of what was reported
+    count = len(written) // 2
+    assert written == sorted(f"{i:02}{end}.png" for i in range(count) for end in ("", "_overlay")) and 2 <= count < 20
+    (tmp_path / "out" / "01.png").unlink()  # as if it had been killed before the mask
+    (tmp_path / "out" / "00.png").write_bytes(b"mine")
     seen = []
-    assert len(predict_folder(given, lambda *counts: seen.append(counts))) == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert (tmp_path / "out" / "a.png").read_bytes() == b"mine"
-    assert len(names(tmp_path / "out")) == 6
+    assert len(predict_folder(given, lambda *counts: seen.append(counts))) == 40
+    assert seen == [(i, 40) for i in range(count - 1, 41)]
+    assert (tmp_path / "out" / "00.png").read_bytes() == b"mine"
+    assert len(names(tmp_path / "out")) == 80
 
 
 def test_overlays_that_are_asked_for_later_are_added(finished, tmp_path, fixed):
@@ -255,6 +261,94 @@ def test_a_file_in_place_of_the_output_folder_is_refused(finished, tmp_path, fix
         with pytest.raises(OutputError, match="a file, not a folder"):
             predict_folder(settings(finished, images, output))
     assert (tmp_path / "out").read_text() == "mine"
+
+
+class Alive:
+    """Counts decoded images from the start of their decoding until nobody holds them."""
+
+    def __init__(self):
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def read(self, path, limits):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        image = read_image(path, limits)
+        weakref.finalize(image, self.gone)
+        return image
+
+    def gone(self):
+        with self.lock:
+            self.now -= 1
+
+
+@pytest.mark.parametrize("slow", ["reading", "segmenting", "writing"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_few_images_are_in_memory_whatever_is_slow(finished, tmp_path, monkeypatch, slow, batch_size):
+    alive = Alive()
+
+    def wait(stage, value=None):
+        time.sleep(0.01 if slow == stage else 0)
+        return value
+
+    class Slow(Fixed):
+        def logits(self, images):
+            return wait("segmenting", list(super().logits(images)))
+
+    drawn = folder_module.overlay
+    monkeypatch.setattr(folder_module.Predictor, "from_folder", lambda *a, **k: Slow())
+    monkeypatch.setattr(folder_module, "read_image", lambda *a: wait("reading", alive.read(*a)))
+    monkeypatch.setattr(folder_module, "overlay", lambda *a: wait("writing", drawn(*a)))
+    images = write_images(tmp_path / "in", *(f"{i:02}.png" for i in range(40)))
+    predict_folder(settings(finished, images, tmp_path / "out", overlays=True, batch_size=batch_size))
+    length = pipeline.queue_length(batch_size)
+    # read ahead, segmented, waiting to be written, and in the hands of threads that are about to let go
+    assert 0 < alive.most <= length + batch_size + length + pipeline.THREADS
+    assert alive.now == 0
+
+
+def test_what_is_written_does_not_depend_on_the_threads(workspace, finished, tmp_path, monkeypatch):
+    images = workspace / "data" / "images"
+    written = []
+    for threads in (1, 4):
+        monkeypatch.setattr(pipeline, "THREADS", threads)
+        output = tmp_path / str(threads)
+        predict_folder(settings(finished, images, output, overlays=True, probabilities=True, batch_size=2))
+        written.append({path.name: path.read_bytes() for path in output.iterdir()})
+    assert written[0] == written[1] and len(written[0]) == 27
+
+
+def test_processes_share_the_images_and_leave_each_others_files_alone(finished, tmp_path, fixed):
+    fixed()
+    images = write_images(tmp_path / "in", *(f"{i}.png" for i in range(5)), "0_overlay.png")
+    seen = []
+    given = settings(finished, images, tmp_path / "out", probabilities=True)
+    second = predict_folder(given, lambda *counts: seen.append(counts), rank=1, world=2)
+    assert [path.name for path in second] == ["0_overlay.png", "2.png", "4.png"] and seen[-1] == (3, 3)
+    first = predict_folder(given, rank=0, world=2)  # finds the other's files in the folder
+    assert [path.name for path in first] == ["0.png", "1.png", "3.png"]
+    assert len(names(tmp_path / "out")) == 12
+    for rank in (0, 1):
+        with pytest.raises(OutputError, match="is not empty"):
+            predict_folder(given, rank=rank, world=2)
+
+
+def test_foreign_files_are_refused_by_every_process(finished, tmp_path, fixed):
+    fixed()
+    images = write_images(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "out").mkdir()
+    for name in ("notes.txt", "c.png", "a_probability_x.png"):
+        (tmp_path / "out" / name).write_text("")
+        for rank in (0, 1):
+            with pytest.raises(OutputError, match=f"it holds {name}"):
+                predict_folder(settings(finished, images, tmp_path / "out"), rank=rank, world=2)
+        (tmp_path / "out" / name).unlink()
+
+
+def test_a_process_without_images_has_nothing_to_do(finished, tmp_path, fixed):
+    fixed()
+    images = write_images(tmp_path / "in", "a.png")
+    assert predict_folder(settings(finished, images, tmp_path / "out"), rank=1, world=2) == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from convlora import __version__
 from convlora.errors import ConvloraError
 
 COMMANDS = {
+    "doctor": "say what this machine can train, and the command for it",
     "check": "look at images and masks, and say what would be trained",
     "train": "fine-tune SAM on images and masks",
     "resume": "continue an interrupted run",

@@ -1,0 +1,45 @@
+"""How many images there are to train on, and how large they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convlora.data.decoding import image_size
+from convlora.data.pairing import find_images, find_samples
+from convlora.data.settings import DataSettings
+from convlora.data.splitting import split_samples
+
+_LOOKED_AT = 50
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A folder of images."""
+
+    count: int
+    training: int
+    """Those that would be trained on."""
+    smallest: tuple[int, int]
+    """(H, W) of the image of fewest pixels; as `largest`, among some fifty spread over the folder."""
+    largest: tuple[int, int]
+    """(H, W) of the image of most pixels."""
+    decoded: float
+    """Bytes of the decoded training images and masks, about."""
+
+
+def look_at(images: str, masks: str | None) -> ImageSet:
+    """Count images and read the headers of a few.
+
+    Raises:
+        PairingError: There are no images, or the masks do not match.
+        ImageError: One of them is not readable.
+    """
+    listed = images.lower().endswith(".csv")
+    samples = find_samples(images, masks) if masks or listed else find_images(images)
+    training = len(split_samples(samples, DataSettings(images=images, masks=masks), need_train=True)["train"])
+    sizes = sorted(
+        (image_size(sample.image) for sample in samples[:: -(-len(samples) // _LOOKED_AT)]),
+        key=lambda size: size[0] * size[1],
+    )
+    pixels = sum(height * width for height, width in sizes) / len(sizes)
+    return ImageSet(len(samples), training, sizes[0], sizes[-1], 4 * pixels * training)  # RGB and a class id
