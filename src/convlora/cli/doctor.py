@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from shlex import join
 
@@ -26,8 +25,6 @@ def run(arguments: Sequence[str]) -> None:
         description="Say what this machine has, try a few training steps, and say which settings fit. About a minute "
         "for sam-tiny; nothing is written.",
     )
-    # with OpenMP's own waiting, one busy core makes steps ten times slower: figures of the other program, not of this
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     machine = this_machine()
     images = look_at(settings.images, settings.masks) if settings.images else None
     _print_machine(machine)
