@@ -67,7 +67,7 @@ def test_the_untouched_model_is_scored_without_any_adapter(compared, workspace):
     comparison, *_ = compared
     folder = RunFolder(comparison.report.parent / "conv-lora")
     split = folder.read_split()
-    predictor = Predictor.from_folder(folder.path)
+    predictor = Predictor.from_folder(folder.path, precision="fp32")
     base = SamForSemanticSegmentation.from_pretrained(workspace / "sam").eval()
     predictor.model = base
     from convlora.evaluation.scoring import score
