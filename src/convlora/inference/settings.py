@@ -10,23 +10,17 @@ from convlora.errors import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings:
-    """Prediction of a folder of images."""
+class InferenceSettings:
+    """What prediction and evaluation share: the run, and how it is computed.
+
+    Raises:
+        SettingsError: Listing every value that cannot be used.
+    """
 
     run: str
     """Run folder, or the adapter folder in it."""
-    images: str
-    """Folder of images, or one image."""
-    output: str
-    """Folder for the masks: NAME.png, pixel value = class id, at the image's own size."""
-    overlays: bool = False
-    """Also write NAME_overlay.png: the image with the classes in colour."""
-    probabilities: bool = False
-    """Also write NAME_probability.png: foreground probability as 0…65535; one file a class if there are several."""
     batch_size: int = 1
     """Images that are segmented at a time."""
-    skip_existing: bool = False
-    """Keep masks that the output folder holds already: continues an interrupted prediction."""
     model: str | None = None
     """Base SAM, if it is not where it was during training."""
     device: str = "auto"
@@ -37,18 +31,33 @@ class PredictSettings:
     """Larger images are refused before they are decoded."""
 
     def __post_init__(self) -> None:
-        """Raise a `SettingsError` for values that cannot be used."""
-        check_inference(self.batch_size, self.max_megapixels, self.device)
+        problems = self.problems()
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values, one sentence each; empty if they can be used."""
+        problems = []
+        if self.batch_size < 1:
+            problems.append(f"batch_size={self.batch_size} must be at least 1")
+        if not (self.max_megapixels > 0 and math.isfinite(self.max_megapixels)):
+            problems.append(f"max_megapixels={self.max_megapixels} must be finite and more than 0")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            problems.append(f"device={self.device!r} must be auto, cpu, mps, cuda or cuda:NUMBER")
+        return problems
 
 
-def check_inference(batch_size: int, max_megapixels: float, device: str) -> None:
-    """Raise one `SettingsError` that lists everything wrong with the settings that prediction and scoring share."""
-    problems = []
-    if batch_size < 1:
-        problems.append(f"batch_size={batch_size} must be at least 1")
-    if not (max_megapixels > 0 and math.isfinite(max_megapixels)):
-        problems.append(f"max_megapixels={max_megapixels} must be finite and more than 0")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        problems.append(f"device={device!r} must be auto, cpu, mps, cuda or cuda:NUMBER")
-    if problems:
-        raise SettingsError("; ".join(problems) + ".")
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(InferenceSettings):
+    """Prediction of a folder of images."""
+
+    images: str
+    """Folder of images, or one image."""
+    output: str
+    """Folder for the masks: NAME.png, pixel value = class id, at the image's own size."""
+    overlays: bool = False
+    """Also write NAME_overlay.png: the image with the classes in colour."""
+    probabilities: bool = False
+    """Also write NAME_probability.png: foreground probability as 0…65535; one file a class if there are several."""
+    skip_existing: bool = False
+    """Keep masks that the output folder holds already: continues an interrupted prediction."""
