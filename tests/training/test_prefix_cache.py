@@ -55,6 +55,15 @@ def test_an_image_is_computed_once_whatever_its_batch(tmp_path):
     assert kept.computed == 4
 
 
+def test_in_a_batch_that_is_partly_known_every_image_gets_its_own_answer(tmp_path):
+    kept, whole = cache(tmp_path), encoder()
+    pixels = torch.randn(3, 3, 64, 64)
+    states(kept, whole, pixels[[0, 2]])
+    got = states(kept, whole, pixels)  # only the one in the middle is computed now
+    assert kept.computed == 3
+    torch.testing.assert_close(got, encode_prefix(whole, pixels, 1), rtol=1e-4, atol=1e-4)  # another batch size
+
+
 def test_other_weights_and_other_blocks_never_meet(tmp_path):
     folders = {cache(tmp_path, blocks, seed=seed).folder for blocks in (1, 2) for seed in (0, 1)}
     assert len(folders) == 4
