@@ -44,8 +44,16 @@ def main(config, path):
     trainer = build_trainer(RunFolder(settings.output), settings, split, tuned, lambda event: None)
     trainer.add_callback(Record(trainer.model, path))
     trainer.train()
-    leave_process_group()
+
+
+def gloo_threads():
+    names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    threads = gloo_threads()
+    leave_process_group()
+    if threads and gloo_threads():
+        sys.exit("threads of gloo are left: at the end of the interpreter they may abort it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
 from collections.abc import Sequence
@@ -77,10 +78,16 @@ def is_main_process() -> bool:
 
 
 def leave_process_group() -> None:
-    """Leave torchrun's group in order, when all processes are done."""
-    if distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
+    """Leave torchrun's group in order, when all processes are done with training and hold no trainer any more."""
+    if not distributed.is_initialized():
+        return
+    group = distributed.group.WORLD
+    distributed.barrier()
+    distributed.destroy_process_group()
+    # The trainer's wrapped model refers to the group from a cycle. Were it still there at the end of the interpreter,
+    # a thread of gloo that then asks for the GIL would abort the process.
+    gc.collect()
+    del group  # the last reference, dropped here without the GIL: joins the threads
 
 
 def _check(settings: TrainSettings, report: Report) -> CheckedData:
