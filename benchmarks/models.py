@@ -116,7 +116,9 @@ def _as_released(run: Callable[[], None]) -> Callable[[], None]:
     return patched
 
 
-def experts_as_released(z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales: tuple[int, ...]) -> Tensor:
+def experts_as_released(
+    z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales: tuple[int, ...], activation: str = "gelu"
+) -> Tensor:
     """Up-sample, convolve, sample down; all maps of one expert together, found through the host."""
     out = torch.zeros_like(z)
     for expert in sorted(set(index.tolist())):

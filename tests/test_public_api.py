@@ -27,7 +27,9 @@ def test_an_unknown_name_is_an_attribute_error():
         convlora.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "check", "train", "resume", "predict", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "command", ["", "doctor", "check", "train", "resume", "predict", "evaluate", "compare", "demo"]
+)
 def test_help_does_not_import_torch(command):
     code = (
         "import sys\nfrom convlora.cli.main import main\n"

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def expert(z: Tensor, weight: Tensor, bias: Tensor, scale: int) -> Tensor:
+def expert(z: Tensor, weight: Tensor, bias: Tensor, scale: int, activation=F.gelu) -> Tensor:
     """Up-sample, convolve, GELU, down-sample one batch (b, r, h, w) that shares an expert."""
+    padding = weight.shape[-1] // 2
     if scale == 1:
-        return F.gelu(F.conv2d(z, weight, bias, padding=1))
+        return activation(F.conv2d(z, weight, bias, padding=padding))
     up = F.interpolate(z, scale_factor=scale, mode="bicubic", align_corners=False)
-    out = F.gelu(F.conv2d(up, weight, bias, padding=1))
+    out = activation(F.conv2d(up, weight, bias, padding=padding))
     return F.interpolate(out, size=z.shape[-2:], mode="bicubic", align_corners=False)
 
 

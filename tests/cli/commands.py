@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from convlora.cli.main import main
 
-_BAR = re.compile(r"(image|step|it)/s|s/(image|step|it)")
+_BAR = re.compile(r"(image|step|it|B)/s|s/(image|step|it|B)")
 
 
 @dataclass(frozen=True)

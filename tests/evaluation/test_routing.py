@@ -65,3 +65,24 @@ def test_two_adapted_layers_a_block_are_told_apart(workspace, tmp_path):
         (1, "attn.proj"),
     ]
     assert routing_maps(choices, (1, 2)).startswith("<svg") and routing_shares([choices], (1, 2)).startswith("<svg")
+
+
+@pytest.mark.parametrize(("routing", "shown"), [("soft-token", True), ("sum", False)])
+def test_a_mixture_over_whole_images_is_shown_by_its_largest_share_and_a_sum_is_not_shown(
+    workspace, tmp_path, routing, shown
+):
+    from convlora.evaluation.evaluate import evaluate
+    from convlora.evaluation.settings import EvaluateSettings
+    from convlora.training.run import train
+    from convlora.training.settings import AdapterSettings
+    from tests.training.runs import quick_settings
+
+    adapter = AdapterSettings(routing=routing, context="image", num_experts=3, kernel_size=1, residual=False)
+    run = train(quick_settings(workspace, tmp_path / "run", max_steps=2, adapter=adapter, train_images=2))
+    assert len(run.read_split().samples["train"]) == 2
+    evaluation = evaluate(EvaluateSettings(run=str(run.path), device="cpu"))
+    assert evaluation.result.has_experts == shown
+    if shown:
+        choices = chosen_scales(evaluation.result.predictor, image())
+        assert [choice.scales.shape for choice in choices] == [(1, 1), (1, 1)]
+        assert all(choice.scales.item() in (1, 2, 3) for choice in choices)

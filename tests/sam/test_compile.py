@@ -7,12 +7,13 @@ from tests.adapter.models import randomise
 from tests.sam.models import small_sam
 
 
+@pytest.mark.parametrize("config", [{}, {"context": "image"}, {"routing": "soft-token"}], ids=str)
 @pytest.mark.parametrize("training", [False, True])
 @torch._dynamo.config.patch(error_on_recompile=True)
-def test_encoder_and_decoder_are_one_graph_that_fits_the_next_batch_too(training):
+def test_encoder_and_decoder_are_one_graph_that_fits_the_next_batch_too(training, config):
     torch._dynamo.reset()
     base = SamForSemanticSegmentation.from_sam(small_sam())
-    model = get_peft_model(base, ConvLoraConfig(modules_to_save=["mask_decoder"])).train(training)
+    model = get_peft_model(base, ConvLoraConfig(modules_to_save=["mask_decoder"], **config)).train(training)
     randomise(model)
     compiled = torch.compile(lambda pixels: model(pixel_values=pixels).logits, fullgraph=True, backend="aot_eager")
     for seed in (0, 1):

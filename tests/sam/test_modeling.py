@@ -111,7 +111,7 @@ def test_the_adapter_and_decoder_of_a_segmenter_save_and_load_as_one_peft_folder
         assert torch.equal(PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()(pixels).logits, want)
 
 
-def huge():
+def huge(**changes):
     vision = SamVisionConfig(
         hidden_size=1280,
         num_hidden_layers=32,
@@ -119,9 +119,8 @@ def huge():
         global_attn_indexes=[7, 15, 23, 31],
         mlp_dim=5120,
     )
-    config = SamSegmentationConfig.from_sam(
-        SamConfig(vision_config=vision.to_dict()), id2label={0: "background", 1: "polyp"}, loss="structure"
-    )
+    options = {"id2label": {0: "background", 1: "polyp"}, "loss": "structure", **changes}
+    config = SamSegmentationConfig.from_sam(SamConfig(vision_config=vision.to_dict()), **options)
     with torch.device("meta"):
         return SamForSemanticSegmentation(config)
 

@@ -1,11 +1,16 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import get_peft_model
 
-from convlora import SamForSemanticSegmentation
+from convlora import ConvLoraConfig, SamForSemanticSegmentation
+from convlora.adapter import ConvLoraLinear, load_adapter, save_adapter
 from convlora.errors import SettingsError
-from convlora.sam.positions import resize_positions
+from convlora.sam.positions import mark_image_grid, resize_positions
+from convlora.sam.tiny_vit import TinyVitConfig, TinyVitEncoder
+from tests.adapter.models import randomise
 from tests.sam.models import small_sam
 
 
@@ -86,3 +91,50 @@ def test_a_saved_segmenter_of_another_size_loads_with_it(tmp_path):
     with torch.no_grad():
         assert torch.equal(loaded(pixels).logits, model(pixels).logits)
     assert SamForSemanticSegmentation.from_pretrained(tmp_path / "ours", image_size=64)(torch.randn(1, 3, 64, 64))
+
+
+def grids_seen(encoder, size):
+    """Grid of the (b, h, w, c) tokens that each block gets, and what its linear layers were told."""
+    seen, layers = [], encoder.layers
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:3]))) for layer in layers
+    ]
+    with torch.no_grad():
+        encoder(torch.randn(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    told = [{m.image_grid for m in layer.modules() if isinstance(m, torch.nn.Linear)} for layer in layers]
+    return seen, told
+
+
+@pytest.mark.parametrize("size", [None, 104])
+def test_every_linear_layer_of_the_encoder_knows_the_grid_of_the_image(size, tmp_path):
+    model = SamForSemanticSegmentation.from_sam(small_sam(), image_size=size)
+    model.save_pretrained(tmp_path)
+    for one, side in ((model, size or 64), (SamForSemanticSegmentation.from_pretrained(tmp_path, image_size=32), 32)):
+        seen, told = grids_seen(one.sam.vision_encoder, side)
+        assert told == [{grid} for grid in seen] == [{(side // 8, side // 8)}] * 2
+
+
+def test_tiny_vit_knows_the_grid_of_each_stage():
+    encoder = TinyVitEncoder(TinyVitConfig(image_size=96, hidden_sizes=(8, 8, 16, 24), num_attention_heads=(1, 2, 3)))
+    sam = SimpleNamespace(vision_encoder=encoder, config=SimpleNamespace(vision_config=encoder.config))
+    mark_image_grid(sam)
+    seen, told = grids_seen(encoder, 96)
+    assert told == [{grid} for grid in seen]
+    assert len(set(seen)) > 1
+
+
+def test_conv_lora_over_the_whole_image_needs_no_help_with_sam(tmp_path):
+    base = SamForSemanticSegmentation.from_sam(small_sam())
+    model = get_peft_model(base, ConvLoraConfig(context="image", modules_to_save=["mask_decoder"])).eval()
+    randomise(model)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        want = model(pixel_values=pixels).logits
+    layers = [module for module in model.modules() if isinstance(module, ConvLoraLinear)]
+    assert [len(layer.routing["default"].index) for layer in layers] == [2, 2]  # not one for each of 9 windows
+    save_adapter(model, tmp_path, metadata={})
+    loaded = load_adapter(SamForSemanticSegmentation.from_sam(small_sam()), tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(pixel_values=pixels).logits, want, rtol=1e-5, atol=1e-4)

@@ -25,11 +25,11 @@ def step(workspace, name, processes, **changes):
     return load_file(path)
 
 
-@pytest.mark.parametrize("method", ["conv-lora", "full"])
-def test_two_processes_give_the_loss_and_gradients_of_one_with_the_doubled_batch(workspace, method):
+@pytest.mark.parametrize(("method", "head"), [("conv-lora", "classes"), ("full", "classes"), ("decoder", "queries")])
+def test_two_processes_give_the_loss_and_gradients_of_one_with_the_doubled_batch(workspace, method, head):
     adapter = AdapterSettings(balance_weight=0.0)  # that loss is not additive over batches
-    one = step(workspace, f"{method}_one", 1, batch_size=4, method=method, adapter=adapter)
-    two = step(workspace, f"{method}_two", 2, batch_size=2, method=method, adapter=adapter)
+    one = step(workspace, f"{method}_one", 1, batch_size=4, method=method, head=head, adapter=adapter)
+    two = step(workspace, f"{method}_two", 2, batch_size=2, method=method, head=head, adapter=adapter)
     assert one.keys() == two.keys() and len(one) > 20
     for name, want in one.items():
         # float32 sums in another order; gradients are clipped to norm 1

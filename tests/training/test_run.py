@@ -46,7 +46,7 @@ def new_run(settings):
 
 def test_a_run_folder_holds_what_the_map_says(finished):
     names = {path.name for path in finished.path.iterdir() if not path.name.startswith(".")}
-    assert names == {"config.yaml", "split.json", "adapter", "checkpoints", "log.jsonl"}
+    assert names == {"config.yaml", "split.json", "adapter", "checkpoints", "log.jsonl", "routing.jsonl"}
     steps = [entry["step"] for entry in finished.read_log() if "loss" in entry]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in finished.read_log() if "eval_iou" in entry] == [2, 4, 6]

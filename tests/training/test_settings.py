@@ -1,7 +1,15 @@
 import pytest
 
 from convlora.errors import SettingsError
-from convlora.training.settings import AdapterSettings, TrainSettings, as_dict, from_dict, validate
+from convlora.training.settings import (
+    METHODS,
+    AdapterSettings,
+    TrainSettings,
+    as_dict,
+    decoder_problem,
+    from_dict,
+    validate,
+)
 
 
 def settings(**changes):
@@ -16,12 +24,17 @@ def test_a_tree_becomes_plain_values_and_comes_back():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "conv_lora"}, "method='conv_lora' must be one of conv-lora, lora, decoder, full"),
+        ({"method": "conv_lora"}, "method='conv_lora' must be one of conv-lora, lora, dora, adapter, "),
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"metric": "acc"}, "metric='acc'"),
         ({"resize": "fit"}, "resize='fit'"),
         ({"device": "tpu"}, "device='tpu'"),
         ({"loss": "dicee"}, "loss='dicee'"),
+        ({"head": "boxes"}, "head='boxes' must be one of classes, queries"),
+        ({"head": "queries", "loss": "dice-ce"}, "loss='dice-ce' takes one mask per class.*: use set"),
+        ({"loss": "set"}, "loss='set' matches masks that may be of any class: use it with head='queries'"),
+        ({"num_queries": 5}, "num_queries=5 is for head='queries'"),
+        ({"head": "queries", "num_queries": 0}, "num_queries=0 must be at least 1"),
         ({"report_to": ["wandb"]}, "report_to: 'wandb'"),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"max_steps": 0}, "max_steps=0"),
@@ -31,6 +44,9 @@ def test_a_tree_becomes_plain_values_and_comes_back():
         ({"seed": -1}, "seed=-1"),
         ({"adapter": AdapterSettings(r=0)}, "adapter.r=0"),
         ({"adapter": AdapterSettings(routing="x")}, "adapter.routing='x'"),
+        ({"adapter": AdapterSettings(activation="relu")}, "adapter.activation='relu' must be one of gelu, none"),
+        ({"adapter": AdapterSettings(kernel_size=5)}, "adapter.kernel_size=5 must be one of 3, 1"),
+        ({"adapter": AdapterSettings(context="all")}, "adapter.context='all' must be one of window, image"),
         ({"adapter": AdapterSettings(balance_weight=float("inf"))}, "adapter.balance_weight=inf"),
     ],
 )
@@ -56,3 +72,42 @@ def test_all_problems_are_reported_at_once():
 def test_unknown_keys_and_wrong_types_are_refused_with_a_suggestion(values, message):
     with pytest.raises(SettingsError, match=message):
         from_dict({"images": "i", "output": "o", **values}, source="f.yaml")
+
+
+def test_the_variants_of_the_layer_are_those_of_the_adapter():
+    from convlora.adapter import config
+    from convlora.training import settings as training
+
+    assert sorted(training.ROUTINGS) == sorted(config.ROUTINGS)
+    allowed = {"activation": config.ACTIVATIONS, "kernel_size": config.KERNEL_SIZES, "context": config.CONTEXTS}
+    assert allowed == training.VARIANTS
+    for name in ("routing", "residual", *allowed):
+        assert getattr(AdapterSettings(), name) == config.ConvLoraConfig.__dataclass_fields__[name].default
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "lora"}, "model='unet' has no trained weights to tune with method='lora'; use scratch"),
+        ({"method": "scratch", "gradient_checkpointing": True}, "gradient_checkpointing is not available"),
+        ({"method": "scratch", "head": "queries"}, "head='queries' is one of SAM's mask decoder"),
+        (
+            {"method": "scratch", "adapter": AdapterSettings(decoder="frozen")},
+            "adapter.decoder='frozen' leaves method='scratch' nothing",
+        ),
+    ],
+)
+def test_what_a_unet_cannot_do_is_refused_before_the_data_is_read(changes, message):
+    with pytest.raises(SettingsError, match=message):
+        validate(settings(model="unet", **changes))
+
+
+def test_a_unet_without_monai_is_refused_before_the_data_is_read(monkeypatch):
+    monkeypatch.setattr("convlora.training.settings.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"model='unet' needs MONAI.*install convlora\[unet\]"):
+        validate(settings(model="unet", method="scratch"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_with_a_tuned_decoder(method):
+    assert decoder_problem(method, "tuned") is None

@@ -1,4 +1,4 @@
-"""Collect the balance loss, and set the token grid, over all Conv-LoRA layers of a model."""
+"""Collect the balance loss, and set the grids, over all Conv-LoRA layers of a model."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def set_token_grid(model: nn.Module, height: int, width: int) -> None:
     """Tell every Conv-LoRA layer the token grid of the (b, n, c) inputs to come; it is not saved with the adapter."""
     for layer in _layers(model):
         layer.token_grid = (height, width)
+
+
+def set_image_grid(model: nn.Module, height: int, width: int) -> None:
+    """Tell every Conv-LoRA layer how many tokens a whole image has, for `ConvLoraConfig(context="image")`.
+
+    Layers whose inputs are smaller take them for windows: side by side from the top left, padded below and to the
+    right, row by row, image by image along the first axis, as SAM has them. It is not saved with the adapter.
+    """
+    for layer in _layers(model):
+        layer.image_grid = (height, width)
 
 
 def _layers(model: nn.Module) -> list[ConvLoraLinear]:

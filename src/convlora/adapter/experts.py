@@ -27,65 +27,105 @@ from torch._guards import active_fake_mode
 _BICUBIC_A = -0.75  # the constant of torch's bicubic interpolation, with which the released weights were trained
 
 
-def apply_experts(z: Tensor, weight: Tensor, bias: Tensor, index: Tensor, scales: tuple[int, ...]) -> Tensor:
+def apply_experts(
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    index: Tensor | None,
+    scales: tuple[int, ...],
+    activation: str = "gelu",
+) -> Tensor:
     """Send each map of a batch through its expert.
 
     Args:
         z: (b, r, h, w) low-rank maps, float32 or float64.
-        weight: (M, r, r, 3, 3) kernels of the M experts, out × in × rows × columns.
+        weight: (M, r, r, k, k) kernels of the M experts, out × in × rows × columns; k is odd, 3 in the paper.
         bias: (M, r).
-        index: (b,) expert of each map, 0…M-1.
+        index: (b,) expert of each map, 0…M-1; not read if there is one expert.
         scales: Up-sampling factor of each expert, length M.
+        activation: "gelu", or "none" for experts that are linear.
 
     Returns:
         (b, r, h, w). `z` itself is not added.
     """
     b, r, h, w = z.shape
-    up_rows, down_rows = _tables(h, scales, z.dtype, z.device)
-    up_columns, down_columns = _tables(w, scales, z.dtype, z.device)
+    k = weight.shape[-1]
+    up_rows, down_rows = _tables(h, scales, k, z.dtype, z.device)
+    up_columns, down_columns = _tables(w, scales, k, z.dtype, z.device)
     rows, columns = up_rows.shape[-2], up_columns.shape[-2]
-    if len(scales) > 1:
+    if index is not None and len(scales) > 1:
         up_rows, down_rows, up_columns, down_columns, weight, bias = (
             table.index_select(0, index) for table in (up_rows, down_rows, up_columns, down_columns, weight, bias)
         )
 
-    # P_dy z: the three shifted sets of rows, as (b, in, dy, K, w)
-    shifted = torch.matmul(up_rows.flatten(1, 2).unsqueeze(1), z).unflatten(2, (3, rows))
-    # Mix channels before widening the columns: the sum over (in, dy) is a matrix of 3r × 3r
+    # P_dy z: the k shifted sets of rows, as (b, in, dy, K, w)
+    shifted = torch.matmul(up_rows.flatten(1, 2).unsqueeze(1), z).unflatten(2, (k, rows))
+    # Mix channels before widening the columns: the sum over (in, dy) is a matrix of kr × kr
     kernel = weight.permute(0, 1, 4, 2, 3).flatten(3, 4).flatten(1, 2)  # (·, out·dx, in·dy)
-    mixed = torch.matmul(kernel, shifted.reshape(b, 3 * r, rows * w)).view(b, r, 3, rows, w)
+    mixed = torch.matmul(kernel, shifted.reshape(b, k * r, rows * w)).view(b, r, k, rows, w)
     # Σ_dx · P_dxᵀ as one product over (dx, w)
     columns_of = up_columns.transpose(-1, -2).flatten(1, 2)  # (·, dx·w, K)
-    sampled = torch.matmul(mixed.transpose(2, 3).reshape(b, r * rows, 3 * w), columns_of)
-    activated = F.gelu(sampled.view(b, r, rows, columns) + bias[:, :, None, None])
+    sampled = torch.matmul(mixed.transpose(2, 3).reshape(b, r * rows, k * w), columns_of)
+    activated = sampled.view(b, r, rows, columns) + bias[:, :, None, None]
+    if activation == "gelu":
+        activated = F.gelu(activated)
     narrow = torch.matmul(activated.view(b, r * rows, columns), down_columns.transpose(-1, -2))
     return torch.matmul(down_rows.unsqueeze(1), narrow.view(b, r, rows, w))
 
 
+def mix_experts(
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shares: Tensor,
+    scales: tuple[int, ...],
+    activation: str = "gelu",
+) -> Tensor:
+    """Send each map through every expert and add up the answers.
+
+    Args:
+        z, weight, bias, scales, activation: As in `apply_experts`.
+        shares: (b, M, 1, 1), or (b, M, h, w), factors of the experts' answers.
+
+    Returns:
+        (b, r, h, w).
+    """
+    out = torch.zeros_like(z)
+    for i, scale in enumerate(scales):
+        # one after the other, each with its own tables: padded to a common K, odd scales would cost 16 times as much
+        one = slice(i, i + 1)
+        out = out + shares[:, one] * apply_experts(z, weight[one], bias[one], None, (scale,), activation)
+    return out
+
+
 @torch.compiler.assume_constant_result  # a compiled graph takes the tables as they are
-def _tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tables(
+    size: int, scales: tuple[int, ...], kernel_size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     if active_fake_mode() is not None:  # while exporting: a fake table must not get into the cache
-        return _make_tables(size, scales, dtype, device)
-    return _cached_tables(size, scales, dtype, device)
+        return _make_tables(size, scales, kernel_size, dtype, device)
+    return _cached_tables(size, scales, kernel_size, dtype, device)
 
 
-def _make_tables(size: int, scales: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tables `P` (M, 3, K, size) and `D` (M, size, K) of one axis, scales with fewer rows padded with zeros."""
+def _make_tables(
+    size: int, scales: tuple[int, ...], kernel_size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The tables `P` (M, k, K, size) and `D` (M, size, K) of one axis, scales with fewer rows padded with zeros."""
     with (
         torch.no_grad(),
         torch.inference_mode(False),
     ):  # a table made under inference mode could not be used in training
-        tables = [_tables_of_scale(size, scale) for scale in scales]
+        tables = [_tables_of_scale(size, scale, kernel_size) for scale in scales]
         k = max(down.shape[1] for _, down in tables)
         up = torch.stack([F.pad(up, (0, 0, 0, k - up.shape[1])) for up, _ in tables])
         down = torch.stack([F.pad(down, (0, k - down.shape[1])) for _, down in tables])
         return up.to(device, dtype), down.to(device, dtype)
 
 
-_cached_tables = functools.lru_cache(maxsize=64)(_make_tables)
+_cached_tables = functools.lru_cache(maxsize=256)(_make_tables)
 
 
-def _tables_of_scale(size: int, scale: int) -> tuple[Tensor, Tensor]:
+def _tables_of_scale(size: int, scale: int, kernel_size: int) -> tuple[Tensor, Tensor]:
     upsample = _bicubic_matrix(size, scale)
     target = torch.arange(size)
     first = scale * target + (scale - 1) // 2  # the row left of, or at, the source coordinate
@@ -96,8 +136,9 @@ def _tables_of_scale(size: int, scale: int) -> tuple[Tensor, Tensor]:
         taps = first[:, None] + torch.arange(-1, 3)
         rows = taps.clamp(0, scale * size - 1).flatten()
         down = torch.kron(torch.eye(size, dtype=torch.float64), _cubic_weights(torch.tensor([0.5]).double()))
-    padded = F.pad(upsample, (0, 0, 1, 1))  # the convolution's zero padding, one row on each side
-    up = torch.stack([padded[rows + 1 + shift] for shift in (-1, 0, 1)])
+    reach = kernel_size // 2
+    padded = F.pad(upsample, (0, 0, reach, reach))  # the convolution's zero padding, `reach` rows on each side
+    up = torch.stack([padded[rows + reach + shift] for shift in range(-reach, reach + 1)])
     return up, down
 
 

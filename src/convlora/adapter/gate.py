@@ -19,16 +19,19 @@ class Routing:
     """One layer's decisions in one forward pass.
 
     Attributes:
-        index: (b,) expert of each sample.
+        index: (b,) expert of each sample; if all take part, the first of the largest share.
+        num_experts: M.
         logits: (b, M) gate logits that were compared, or None if nothing was.
         load: (M,) smooth number of samples that each expert would get, differentiable; None outside training.
-        num_experts: M.
+        shares: (b, M, 1, 1), or (b, M, h, w) if each token has its own, factor of each expert's answer; None if only
+            the expert in `index` takes part.
     """
 
     index: Tensor
     num_experts: int
     logits: Tensor | None = None
     load: Tensor | None = None
+    shares: Tensor | None = None
 
     def straight_through(self) -> Tensor:
         """(b,) factors that are 1 in value and carry the gradient of the chosen expert's log-probability."""
@@ -62,6 +65,26 @@ def route(pooled: Tensor, gate: Tensor, noise: Tensor, *, training: bool) -> Rou
     index = noisy.argmax(-1)
     load = _smooth_load(clean, noisy, scale) if num_experts > 1 else None
     return Routing(index, num_experts, logits=noisy, load=load)
+
+
+def route_softly(maps: Tensor, gate: Tensor) -> Routing:
+    """Give every expert a share: the softmax of the gate's logits, all equal for a gate of zeros.
+
+    No expert is left out and no noise is added: the task alone trains the gate, exactly, and nothing needs balancing.
+
+    Args:
+        maps: (b, r, h, w) low-rank maps for shares of each token, or their means (b, r, 1, 1) for those of each sample.
+        gate: (r, M) weights of the logits.
+    """
+    shares = (maps.movedim(1, -1) @ gate).softmax(-1).movedim(-1, 1)
+    return Routing(shares.mean((2, 3)).argmax(-1), gate.shape[1], shares=shares)
+
+
+def route_to_all(pooled: Tensor, num_experts: int) -> Routing:
+    """Add up all experts as they are."""
+    b = pooled.shape[0]
+    index = pooled.new_zeros(b, dtype=torch.long)
+    return Routing(index, num_experts, shares=pooled.new_ones(b, num_experts, 1, 1))
 
 
 def route_randomly(pooled: Tensor, num_experts: int) -> Routing:

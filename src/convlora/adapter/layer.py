@@ -11,9 +11,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from convlora.adapter.config import ConvLoraConfig
-from convlora.adapter.experts import apply_experts, init_experts
-from convlora.adapter.gate import Routing, route, route_randomly, route_to_only
+from convlora.adapter.config import SOFT, ConvLoraConfig
+from convlora.adapter.experts import apply_experts, init_experts, mix_experts
+from convlora.adapter.gate import Routing, route, route_randomly, route_softly, route_to_all, route_to_only
+from convlora.adapter.windows import cut_windows, join_windows
 
 
 class ConvLoraLinear(nn.Module, LoraLayer):
@@ -22,6 +23,12 @@ class ConvLoraLinear(nn.Module, LoraLayer):
     Equation 4 of the paper with the residual `z` of the released code. Inputs are (b, h, w, c), or (b, n, c) with
     n = prefix tokens + h·w; the expert is chosen per entry of the first axis, which in SAM's windowed blocks runs over
     images × windows. Gate and experts compute in float32 (float64 for float64 inputs), under autocast too.
+    `ConvLoraConfig` has variants of each part.
+
+    Attributes:
+        token_grid: (height, width) of the (b, n, c) inputs to come; overrides the configuration's `grid`.
+        image_grid: (height, width) in tokens of a whole image, for `context="image"`; taken from the base layer's
+            attribute of this name, which a model with windows sets. Inputs smaller than it are windows.
     """
 
     adapter_layer_names = (
@@ -61,7 +68,8 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         self.conv_lora: dict[str, ConvLoraConfig] = {}
         # Of the last forward pass; None before. The key is always there: a compiled graph watches it.
         self.routing: dict[str, Routing | None] = {}
-        self.token_grid: tuple[int, int] | None = None  # set for the batches to come; overrides the configuration's
+        self.token_grid: tuple[int, int] | None = None
+        self.image_grid: tuple[int, int] | None = getattr(base_layer, "image_grid", None)
         self.fan_in_fan_out = False
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha, config=config, **kwargs)
@@ -75,13 +83,14 @@ class ConvLoraLinear(nn.Module, LoraLayer):
         **kwargs: Any,
     ) -> None:
         """Add an adapter (PEFT's hook)."""
-        experts = len(config.scales)
+        experts, k = len(config.scales), config.kernel_size
         # Made before LoRA's own weights, because PEFT initialises, moves and freezes all of them in one go.
-        self.lora_expert_weight[adapter_name] = nn.Parameter(torch.empty(experts, r, r, 3, 3))
+        self.lora_expert_weight[adapter_name] = nn.Parameter(torch.empty(experts, r, r, k, k))
         self.lora_expert_bias[adapter_name] = nn.Parameter(torch.zeros(experts, r))
         init_experts(self.lora_expert_weight[adapter_name], self.lora_expert_bias[adapter_name])
         if config.has_gate:
             self.lora_gate[adapter_name] = nn.Parameter(torch.zeros(r, experts))
+        if config.has_noise:
             self.lora_noise[adapter_name] = nn.Parameter(torch.zeros(r, experts))
         self.conv_lora[adapter_name] = config
         self.routing[adapter_name] = None
@@ -109,20 +118,32 @@ class ConvLoraLinear(nn.Module, LoraLayer):
             raise ValueError(
                 f"Conv-LoRA got tokens of shape {tuple(x.shape)}; it needs (b, h, w, c), or (b, n, c) with n = h·w."
             )
-        with torch.autocast(device_type=z.device.type, enabled=False):
+        local = self._local(name, grid).reshape(z[:, prefix:].shape).to(z.dtype)
+        if prefix:  # plain LoRA for them
+            local = torch.cat([torch.zeros_like(z[:, :prefix]) if config.residual else z[:, :prefix], local], dim=1)
+        return self.lora_B[name](z + local if config.residual else local) * self.scaling[name]
+
+    def _local(self, name: str, grid: Tensor) -> Tensor:
+        """What the experts make of low-rank maps (b, h, w, r); at least in float32."""
+        config = self.conv_lora[name]
+        size = (grid.shape[1], grid.shape[2])
+        if config.context == "image":
+            grid = join_windows(grid, self._image_grid())
+        with torch.autocast(device_type=grid.device.type, enabled=False):
             # bf16 near-ties would route differently on different devices; r channels cost nothing in float32
-            maps = grid.movedim(-1, 1).to(torch.promote_types(z.dtype, torch.float32))
+            maps = grid.movedim(-1, 1).to(torch.promote_types(grid.dtype, torch.float32))
             routing = self._route(name, maps)
             if not _is_recomputation():
                 self.routing[name] = routing
-            weight, bias = self.lora_expert_weight[name], self.lora_expert_bias[name]
-            out = apply_experts(maps, weight.to(maps.dtype), bias.to(maps.dtype), routing.index, config.scales)
+            weight, bias = (p[name].to(maps.dtype) for p in (self.lora_expert_weight, self.lora_expert_bias))
+            if routing.shares is None:
+                out = apply_experts(maps, weight, bias, routing.index, config.scales, config.activation)
+            else:
+                out = mix_experts(maps, weight, bias, routing.shares, config.scales, config.activation)
             if config.routing == "learned" and config.has_gate and self.training:
                 out = out * routing.straight_through()[:, None, None, None]
-        local = out.movedim(1, -1).reshape(z[:, prefix:].shape).to(z.dtype)
-        if prefix:
-            local = torch.cat([torch.zeros_like(z[:, :prefix]), local], dim=1)
-        return self.lora_B[name](z + local) * self.scaling[name]
+        local = out.movedim(1, -1)
+        return cut_windows(local, size) if config.context == "image" else local
 
     def _route(self, name: str, maps: Tensor) -> Routing:
         config = self.conv_lora[name]
@@ -131,10 +152,24 @@ class ConvLoraLinear(nn.Module, LoraLayer):
             return route_to_only(pooled)
         if config.routing == "random":
             return route_randomly(pooled, len(config.scales))
+        if config.routing == "sum":
+            return route_to_all(pooled, len(config.scales))
+        if config.routing in SOFT:
+            gate = self.lora_gate[name].to(maps.dtype)
+            return route_softly(maps if config.routing == "soft-token" else pooled[:, :, None, None], gate)
         if self.training and not torch.is_grad_enabled():
             _refuse_reentrant_checkpointing()
         gate, noise = (weights[name].to(maps.dtype) for weights in (self.lora_gate, self.lora_noise))
         return route(pooled, gate, noise, training=self.training)
+
+    def _image_grid(self) -> tuple[int, int]:
+        if self.image_grid is None:
+            raise ValueError(
+                "Conv-LoRA with context='image' does not know how many tokens an image has here. Call "
+                "convlora.adapter.set_image_grid(model, height, width), load the model as SamForSemanticSegmentation, "
+                "or use context='window'."
+            )
+        return self.image_grid
 
     def _grid(self, z: Tensor, config: ConvLoraConfig) -> tuple[int, int]:
         tokens = z.shape[1] - config.num_prefix_tokens
@@ -159,7 +194,7 @@ class ConvLoraLinear(nn.Module, LoraLayer):
             self.conv_lora[name].balance_weight * routing.balance_loss()
             for name in self.active_adapters
             # a weight of 0 too: DDP wants every gradient
-            if name in self.lora_gate and (routing := self.routing[name]) is not None
+            if name in self.lora_noise and (routing := self.routing[name]) is not None
         ]
         return torch.stack(losses).sum() if losses and not self.disable_adapters else None
 

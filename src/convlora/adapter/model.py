@@ -16,7 +16,7 @@ class ConvLoraModel(LoraModel):
     """Conv-LoRA on any model with `nn.Linear` layers over a token grid; made by `peft.get_peft_model`."""
 
     tuner_layer_cls = ConvLoraLinear
-    target_module_mapping: ClassVar = {"sam": ["qkv"], "sam_segmentation": ["qkv"]}
+    target_module_mapping: ClassVar = {"sam": ["qkv"], "sam_segmentation": ["qkv"], "mobile_sam": ["qkv"]}
 
     @staticmethod
     def _create_new_module(

@@ -75,6 +75,7 @@ def _released_names(layer: ConvLoraLinear, adapter_name: str) -> dict[str, Tenso
     }
     if adapter_name in layer.lora_gate:
         names["lora_moe_gating.w_gate"] = layer.lora_gate[adapter_name]
+    if adapter_name in layer.lora_noise:
         names["lora_moe_gating.w_noise"] = layer.lora_noise[adapter_name]
     experts = zip(layer.lora_expert_weight[adapter_name], layer.lora_expert_bias[adapter_name], strict=True)
     for i, (weight, bias) in enumerate(experts):

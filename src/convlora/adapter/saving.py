@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from convlora.adapter.parameters import base_parameters
 from convlora.errors import WeightsError
 from convlora.files import replacing, sha256, write_json
 
@@ -51,6 +52,8 @@ def save_adapter(model: PeftModel, folder: Path, *, metadata: Mapping[str, Any])
     config = model.peft_config[name]
     was_inference = config.inference_mode
     config.inference_mode = True  # as PEFT saves it: a loaded adapter is not trainable unless asked
+    if isinstance(targets := getattr(config, "target_modules", None), set):
+        config.target_modules = sorted(targets)  # a set is saved in an order that differs from process to process
     try:
         config.save_pretrained(str(folder))
     finally:
@@ -159,16 +162,15 @@ def read_config(path: Path) -> PeftConfig:
     unknown = sorted(set(values) - known)
     if unknown:
         raise WeightsError(f"{path}: unknown key {unknown[0]!r}. Copy the adapter folder again.")
-    targets = values.get("target_modules")
-    plain = targets == NO_TARGET or (
-        isinstance(targets, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in targets)
-    )
+    targets, whole = values.get("target_modules"), values.get("modules_to_save")
+    plain = targets in (None, NO_TARGET) or _are_names(targets)
     patterns = [name for name in ("layers_pattern", "exclude_modules") if values.get(name)]
     patterns += [
         name
         for name in ("rank_pattern", "alpha_pattern")
         if not all(_MODULE_NAME.fullmatch(key) for key in values.get(name) or {})
     ]
+    patterns += [] if whole is None or _are_names(whole) else ["modules_to_save"]
     if not plain or patterns:
         where = patterns[0] if plain else "target_modules"
         raise WeightsError(f"{path}: {where}={values.get(where)!r} is a pattern; only plain module names are accepted.")
@@ -182,26 +184,19 @@ def read_config(path: Path) -> PeftConfig:
         raise WeightsError(f"{path}: {error}") from error
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in value)
+
+
 def base_probe(model: nn.Module) -> list[float]:
     """Values at fixed places of the frozen base weights: enough to tell one base model from another."""
-    parameters = _base_parameters(model)
+    parameters = sorted(base_parameters(model).items())
     step = max(1, len(parameters) // _PROBE_SIZE)
     values = []
     for i, (_, parameter) in enumerate(parameters[::step][:_PROBE_SIZE]):
         flat = parameter.detach().flatten()
         values.append(float(flat[(7919 * (i + 1)) % flat.numel()]))  # a prime, so places differ from tensor to tensor
     return values
-
-
-def _base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters of the base model by their own names, in name order, whether or not it wears adapters."""
-    named = {}
-    for name, parameter in model.named_parameters():
-        if "lora_" in name or ".modules_to_save." in name:
-            continue
-        clean = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", "")
-        named[clean] = parameter
-    return sorted(named.items())
 
 
 def _check_base(base: nn.Module, probe: list[float], folder: Path) -> None:

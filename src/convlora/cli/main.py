@@ -15,11 +15,16 @@ from convlora.errors import ConvloraError
 
 COMMANDS = {
     "doctor": "say what this machine can train, and the command for it",
+    "convert": "put MobileSAM's weights in place for --model mobile-sam",
     "check": "look at images and masks, and say what would be trained",
     "train": "fine-tune SAM on images and masks",
     "resume": "continue an interrupted run",
     "predict": "write masks for new images",
     "evaluate": "score a run on labelled images",
+    "analyze": "show what tuning did inside a run's model",
+    "data": "get a set of the paper, ready to train on",
+    "reproduce": "make the paper's rows for one of its sets again",
+    "compare": "make the runs of a study, and the table of what they show",
     "demo": "train on the embedded sample data, and compare with a baseline",
 }
 

@@ -8,6 +8,7 @@ from shlex import quote
 from convlora.cli.display import counting, print_results, quiet_libraries, training_display
 from convlora.settings import from_arguments
 from convlora.training.folder import RunFolder
+from convlora.training.presets import with_preset
 from convlora.training.settings import TrainSettings, from_dict
 
 
@@ -15,9 +16,10 @@ def run(arguments: Sequence[str]) -> None:
     """Train, then score the test images."""
     settings = from_arguments(
         TrainSettings,
-        arguments,
+        with_preset(arguments),
         prog="convlora train",
-        description="Fine-tune SAM on a folder of images and a folder of masks, paired by stem.",
+        description="Fine-tune SAM on a folder of images and a folder of masks, paired by stem. With --preset NAME, "
+        "what is not given is as the paper has it for this set of `convlora data list`.",
     )
     from convlora.training.run import is_main_process, leave_process_group, train
 

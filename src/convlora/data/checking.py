@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from convlora.data.pairing import find_samples
 from convlora.data.samples import Sample
 from convlora.data.settings import DataSettings, ImageLimits
 from convlora.data.splitting import split_samples
+from convlora.data.subsets import draw_subset, subset_size
 from convlora.errors import DataError, MaskError
 from convlora.files import sha256
 
@@ -27,7 +28,7 @@ class CheckedData:
     """A data set that can be used, and what was found in it."""
 
     splits: dict[str, list[Sample]]
-    """Samples of train, val and test."""
+    """Samples of train, val and test; of train those that are used."""
     labels: LabelFormat
     notes: list[str]
     """What the user should know: how masks were read, and what looks wrong but may be meant."""
@@ -73,6 +74,7 @@ def check_data(
     """
     samples = find_samples(settings.images, settings.masks)
     splits = split_samples(samples, settings, need_train=labels is None)
+    used = subset_size(len(splits["train"]), settings)
     measured, problems = _measure_all(samples, settings.limits, progress)
     histograms = {sample.required_mask(): item.values for sample, item in measured}
     try:
@@ -88,10 +90,13 @@ def check_data(
         raise DataError(_one_line(problems))
     counts = [_class_counts(item.values, found) for _, item in measured]
     names = [sample.name for sample in samples]
+    if used < len(splits["train"]):
+        notes.append(f"training on {used} of {len(splits['train'])} images")
+        splits["train"] = _subset(splits["train"], used, dict(zip(names, counts, strict=True)), found, settings)
     split_of = {sample.name: split for split, members in splits.items() for sample in members}
     notes += mask_notes(names, counts, found)
-    notes += class_notes([split_of[name] for name in names], counts, found)
-    notes += leak_notes({sample.name: item.digest for sample, item in measured}, split_of)
+    notes += class_notes([split_of.get(name, "unused") for name in names], counts, found)
+    notes += leak_notes({s.name: item.digest for s, item in measured if s.name in split_of}, split_of)
     sizes = sorted((item.size for _, item in measured), key=lambda size: (size[0] * size[1], size))
     classes = range(found.num_classes)
     return CheckedData(
@@ -152,6 +157,15 @@ def _one_line(problems: list[str], shown: int = 5) -> str:
         return problems[0]
     more = f" (and {len(problems) - shown} more)" if len(problems) > shown else ""
     return f"{len(problems)} problems: " + "; ".join(text.removesuffix(".") for text in problems[:shown]) + f"{more}."
+
+
+def _subset(
+    train: Sequence[Sample], size: int, counts: Mapping[str, Counter[int]], labels: LabelFormat, settings: DataSettings
+) -> list[Sample]:
+    classes = {sample.name: set(counts[sample.name]) - {labels.ignore_index} for sample in train}
+    seed = settings.split_seed if settings.subset_seed is None else settings.subset_seed
+    chosen = draw_subset(classes, size, seed)
+    return [sample for sample in train if sample.name in chosen]
 
 
 def _class_counts(values: dict[int, int], labels: LabelFormat) -> Counter[int]:

@@ -80,6 +80,12 @@ class DataSettings:
     """Regular expression; its first group names an image's volume or patient, which stays in one split."""
     split_seed: int = 0
     """Another number gives another split."""
+    train_fraction: float = 1.0
+    """Fraction of the training images that is used, at least one image; validation and test stay whole."""
+    train_images: int | None = None
+    """Number of training images that is used, instead of a fraction."""
+    subset_seed: int | None = None
+    """Another number uses other training images; smaller parts lie within larger ones. Default split_seed."""
     max_megapixels: float = 64.0
     """Images and masks of more megapixels are refused before they are decoded."""
 
@@ -104,7 +110,20 @@ class DataSettings:
             problems.append(f"ignore_index={self.ignore_index} must be between 0 and 255")
         if not (self.max_megapixels > 0 and math.isfinite(self.max_megapixels)):
             problems.append(f"max_megapixels={self.max_megapixels} must be finite and more than 0")
-        return problems + self._group_problems()
+        return problems + self._subset_problems() + self._group_problems()
+
+    def _subset_problems(self) -> list[str]:
+        problems = []
+        if not 0 < self.train_fraction <= 1:
+            problems.append(f"train_fraction={self.train_fraction} must be more than 0 and at most 1")
+        if self.train_images is not None and self.train_images < 1:
+            problems.append(f"train_images={self.train_images} must be at least 1")
+        if self.train_images is not None and self.train_fraction != 1:
+            problems.append(
+                f"train_images={self.train_images} and train_fraction={self.train_fraction} say the same in two ways; "
+                "give one of them"
+            )
+        return problems
 
     def _group_problems(self) -> list[str]:
         if self.group is None:

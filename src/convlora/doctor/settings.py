@@ -13,7 +13,8 @@ class DoctorSettings:
     """What should be trained."""
 
     model: str = "sam-tiny"
-    """SAM to start from: sam-tiny (embedded), a folder, or a name on the model hub."""
+    """SAM to start from: sam-tiny (embedded), mobile-sam (after convlora convert), a folder, or a name on the model
+    hub."""
     images: str | None = None
     """Folder of images, or a CSV file, for the length of an epoch."""
     masks: str | None = None

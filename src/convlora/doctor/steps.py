@@ -98,7 +98,7 @@ def measure(model: str, precision: str, device: str, method: str, size: int, bat
     loaded = _in_use(where)
     _forget_peak(where)
     seconds = _step_seconds(tuned, size, batch, resolve_precision(precision, where), where)
-    return Measurement(method, size, batch, loaded, _peak(where), seconds)
+    return Measurement(method, size, batch, loaded, peak_memory(where), seconds)
 
 
 def _step_seconds(model: PeftModel, size: int, batch: int, precision: str, device: torch.device) -> float:
@@ -130,11 +130,11 @@ def _in_use(device: torch.device) -> float:
     """Bytes in use now; where the system does not tell, at most so far."""
     if device.type == "cuda":
         return float(torch.cuda.memory_allocated(device))
-    return _status("VmRSS") or _peak(device)
+    return _status("VmRSS") or peak_memory(device)
 
 
-def _peak(device: torch.device) -> float:
-    """Bytes in use at most, since `_forget_peak`."""
+def peak_memory(device: torch.device) -> float:
+    """Bytes that this process used at most, on a GPU for its tensors there; since `_forget_peak`, if it was called."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     # the system's own count first: ru_maxrss includes the parent's memory before an exec, and cannot be reset

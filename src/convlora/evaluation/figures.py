@@ -30,7 +30,7 @@ def data_uri(image: np.ndarray) -> str:
 
 def loss_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> str:
     """SVG: task loss by step, smoothed, and the validation score, one colour a run."""
-    figure, (left, right) = _figure(9.6, 3.2, columns=2)
+    figure, (left, right) = new_figure(9.6, 3.2, columns=2)
     for i, (name, log) in enumerate(logs.items()):
         colour = _RUN_COLOURS[i % len(_RUN_COLOURS)]
         steps, losses = _series(log, "task_loss")
@@ -42,17 +42,17 @@ def loss_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) ->
     right.legend(frameon=False)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def routing_maps(choices: Sequence[LayerChoice], scales: Sequence[int]) -> str:
     """SVG: the scale that each window of one image was sent to, one panel a layer."""
     columns = min(6, len(choices))
     rows = -(-len(choices) // columns)
-    figure, axes = _figure(9.6, 1.75 * rows + 0.5, rows=rows, columns=columns)
-    colours = _scale_colours(scales)
+    figure, axes = new_figure(9.6, 1.75 * rows + 0.5, rows=rows, columns=columns)
+    colours = scale_colours(scales)
     index_of = {scale: i for i, scale in enumerate(scales)}
-    for axis, choice, label in zip(axes, choices, _labels(choices), strict=False):
+    for axis, choice, label in zip(axes, choices, layer_labels(choices), strict=False):
         axis.imshow(np.vectorize(index_of.get)(choice.scales), cmap=colours, vmin=-0.5, vmax=len(scales) - 0.5)
         kind = "global" if choice.scales.size == 1 else f"{choice.scales.shape[0]}×{choice.scales.shape[1]} windows"
         axis.set_title(f"{label} · {kind}", fontsize=8)
@@ -61,40 +61,42 @@ def routing_maps(choices: Sequence[LayerChoice], scales: Sequence[int]) -> str:
                 axis.text(column, row, f"×{scale}", ha="center", va="center", fontsize=8, color="black")
     for axis in axes:
         axis.set_axis_off()
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def routing_shares(choices: Sequence[Sequence[LayerChoice]], scales: Sequence[int]) -> str:
     """SVG: share of the windows of all images that each scale got, one bar a layer."""
-    figure, (axis,) = _figure(9.6, 3.0)
+    figure, (axis,) = new_figure(9.6, 3.0)
     layers = range(len(choices[0]))
     bottom = np.zeros(len(choices[0]))
-    colours = _scale_colours(scales)
+    colours = scale_colours(scales)
     for i, scale in enumerate(scales):
         share = np.array([np.mean([(image[layer].scales == scale).mean() for image in choices]) for layer in layers])
         axis.bar(layers, share, bottom=bottom, color=colours(i), label=f"×{scale}", edgecolor="white", linewidth=0.5)
         bottom += share
-    names = [label.removeprefix("block ") for label in _labels(choices[0])]
+    names = [label.removeprefix("block ") for label in layer_labels(choices[0])]
     axis.set(xlabel="encoder block", ylabel="share of windows", ylim=(0, 1))
     axis.set_xticks(list(layers), names, rotation=0 if len(max(names, key=len)) < 4 else 90)
     axis.legend(title="scale", ncols=1, bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
-def _labels(choices: Sequence[LayerChoice]) -> list[str]:
+def layer_labels(choices: Sequence[LayerChoice]) -> list[str]:
     """Names of the layers; the block is enough if each has one."""
     several = len({choice.layer for choice in choices}) < len(choices)
     return [f"block {choice.layer}" + (f" {choice.module}" if several else "") for choice in choices]
 
 
-def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
+def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure of so many inches, and its panels row by row; 9.6 inches are the width of a page."""
     from matplotlib.figure import Figure  # 0.5 s to import
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """An SVG element that is the same for the same figure, with letters as outlines."""
     import matplotlib
 
     for axis in figure.axes:
@@ -106,7 +108,7 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _scale_colours(scales: Sequence[int]) -> Any:
+def scale_colours(scales: Sequence[int]) -> Any:
     """Light to dark with the scale, light enough for black figures on top."""
     import matplotlib
 

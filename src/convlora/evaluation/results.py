@@ -8,6 +8,7 @@ from typing import Any
 
 from convlora import __version__
 from convlora.adapter.config import ConvLoraConfig
+from convlora.adapter.parameters import added_parameters
 from convlora.adapter.saving import WEIGHTS_FILE
 from convlora.evaluation.scoring import Scores
 from convlora.inference.predictor import ADAPTER_FOLDER, Predictor
@@ -40,7 +41,7 @@ class RunResult:
     def has_experts(self) -> bool:
         """Whether the adapter is a Conv-LoRA that chooses among several experts."""
         config = self.predictor.model.active_peft_config
-        return isinstance(config, ConvLoraConfig) and len(config.scales) > 1
+        return isinstance(config, ConvLoraConfig) and len(config.scales) > 1 and config.routing != "sum"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for metrics.json."""
@@ -60,13 +61,16 @@ def describe_run(path: Path, predictor: Predictor, scores: Scores, *, name: str 
     if not weights.is_file():
         weights = path / WEIGHTS_FILE
     settings = folder.settings() if folder.config.is_file() else {}
-    tuned = [p.numel() for key, p in predictor.model.named_parameters() if "lora_" in key or ".modules_to_save." in key]
     return RunResult(
-        name=name or settings.get("method", path.absolute().name),
-        trainable=sum(tuned),
+        name=name or _name(settings) or path.absolute().name,
+        trainable=sum(parameter.numel() for parameter in added_parameters(predictor.model).values()),
         adapter_bytes=weights.stat().st_size,
         scores=scores,
         log=folder.read_log(),
         predictor=predictor,
         settings=settings,
     )
+
+
+def _name(settings: dict[str, Any]) -> str | None:
+    return "unet" if settings.get("model") == "unet" else settings.get("method")

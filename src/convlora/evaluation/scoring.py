@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,14 @@ class Scores:
         intervals: 95 % bootstrap intervals over images, of the scores in `INTERVAL_OF`.
         classes: IoU and Dice of each class, pooled over the set; None for a class that is nowhere.
         images: Foreground scores image by image.
+        confusions: (K, K) confusion matrix of each image, rows the truth.
     """
 
     summary: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     classes: dict[str, dict[str, float | None]]
     images: list[ImageScore]
+    confusions: list[np.ndarray] = field(repr=False, compare=False)  # an array has no single truth to compare by
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with the definition of every score; undefined scores become null."""
@@ -71,23 +73,34 @@ def score(
     *,
     batch_size: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_prediction: Callable[[int, np.ndarray], None] = lambda index, prediction: None,
 ) -> Scores:
-    """Segment every image and compare with its mask; ignored pixels count nowhere."""
+    """Segment every image and compare with its mask; ignored pixels count nowhere.
+
+    Args:
+        predictor: The tuned model.
+        dataset: Images and masks.
+        labels: Of the masks.
+        batch_size: Images that are segmented at once.
+        progress: Called with (done, total).
+        on_prediction: Called with the index and the class ids (H, W) of each image.
+    """
     confusions: list[np.ndarray] = []
     names: list[str] = []
     saliency = SaliencyMeasures() if labels.num_classes == 2 else None
     for start in range(0, len(dataset), batch_size):
         items = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
         for item, logits in zip(items, predictor.logits([item["image"] for item in items]), strict=True):
-            truth = item["mask"]
-            confusions.append(confusion_matrix(classes(logits).numpy(), truth, labels.num_classes, labels.ignore_index))
+            truth, prediction = item["mask"], classes(logits).numpy()
+            on_prediction(len(names), prediction)
+            confusions.append(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))
             names.append(item["name"])
             if saliency is not None:
                 probability = class_probabilities(logits)[1].numpy()
                 saliency.add(probability, truth == 1, truth != labels.ignore_index)
         progress(len(names), len(dataset))
     summary = summarize(confusions) | (saliency.summary() if saliency is not None else {})
-    return Scores(summary, _intervals(confusions), _classes(confusions, labels), _images(names, confusions))
+    return Scores(summary, _intervals(confusions), _classes(confusions, labels), _images(names, confusions), confusions)
 
 
 def _intervals(confusions: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:

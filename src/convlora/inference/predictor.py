@@ -15,6 +15,7 @@ from convlora.errors import WeightsError
 from convlora.sam.precision import autocast, pick_device, resolve_precision, store_frozen
 from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities, classes
 from convlora.sam.saving import load_segmenter
+from convlora.sam.segmenters import image_encoder
 from convlora.sam.segmenting import segment
 
 ADAPTER_FOLDER = "adapter"  # of a run
@@ -70,7 +71,8 @@ class Predictor:
         where = pick_device(device)
         precision = resolve_precision(precision, where)
         tuned, processor = load_segmenter(path, model=model)
-        store_frozen(tuned.get_base_model().sam.vision_encoder, precision)
+        if (encoder := image_encoder(tuned.get_base_model())) is not None:
+            store_frozen(encoder, precision)
         return cls(tuned.to(where), processor, precision=precision)
 
     def logits(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""SAM's mask decoder without prompts: one mask per class."""
+"""SAM's mask decoder without prompts, and with it the head of one mask per class."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 
-class SemanticMaskDecoder(SamMaskDecoder):
-    """transformers' decoder with `num_masks` mask tokens and hyper-networks, all of them returned, and no IoU head.
+class PromptFreeMaskDecoder(SamMaskDecoder):
+    """transformers' decoder with `num_masks` mask tokens and hyper-networks, no prompt, and no IoU head.
 
     The IoU head ranks the answers to an ambiguous prompt. Without a prompt it has nothing to do; the paper freezes it,
     here it is left out, so that every parameter takes part in every step.
@@ -19,6 +19,33 @@ class SemanticMaskDecoder(SamMaskDecoder):
         super().__init__(SamMaskDecoderConfig(**{**config.to_dict(), "num_multimask_outputs": num_masks - 1}))
         self.config._attn_implementation = config._attn_implementation
         del self.iou_prediction_head
+
+    def decode(self, image_embeddings: Tensor, positions: Tensor, dense_prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """What the masks are made of.
+
+        Args:
+            image_embeddings: (b, c, h, w) from the vision encoder.
+            positions: (1, c, h, w) positional encoding of the grid.
+            dense_prompt: (1, c, 1, 1) embedding of "no mask given".
+
+        Returns:
+            Mask tokens (b, n, c), and image features (b, c/8, 4h, 4w).
+        """
+        b, c, h, w = image_embeddings.shape
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(b, 1, -1, -1)
+        tokens, features = self.transformer(
+            point_embeddings=tokens,
+            image_embeddings=image_embeddings + dense_prompt,
+            image_positional_embeddings=positions.expand(b, -1, -1, -1),
+            attention_similarity=None,
+        )
+        features = features.transpose(2, 3).reshape(b, c, h, w)
+        features = self.activation(self.upscale_layer_norm(self.upscale_conv1(features)))
+        return tokens[:, 0, 1:], self.activation(self.upscale_conv2(features))  # token 0 is the IoU token
+
+
+class SemanticMaskDecoder(PromptFreeMaskDecoder):
+    """One mask token and one hyper-network for each mask, all of them returned."""
 
     @classmethod
     def from_sam(cls, decoder: SamMaskDecoder, num_masks: int) -> SemanticMaskDecoder:
@@ -42,24 +69,11 @@ class SemanticMaskDecoder(SamMaskDecoder):
         """Decode masks.
 
         Args:
-            image_embeddings: (b, c, h, w) from the vision encoder.
-            positions: (1, c, h, w) positional encoding of the grid.
-            dense_prompt: (1, c, 1, 1) embedding of "no mask given".
+            image_embeddings, positions, dense_prompt: As in `decode`.
 
         Returns:
             (b, k, 4h, 4w) mask logits.
         """
-        b, c, h, w = image_embeddings.shape
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(b, 1, -1, -1)
-        tokens, features = self.transformer(
-            point_embeddings=tokens,
-            image_embeddings=image_embeddings + dense_prompt,
-            image_positional_embeddings=positions.expand(b, -1, -1, -1),
-            attention_similarity=None,
-        )
-        features = features.transpose(2, 3).reshape(b, c, h, w)
-        features = self.activation(self.upscale_layer_norm(self.upscale_conv1(features)))
-        features = self.activation(self.upscale_conv2(features))
-        mask_tokens = tokens[:, 0, 1:]  # token 0 is the IoU token
+        mask_tokens, features = self.decode(image_embeddings, positions, dense_prompt)
         kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         return torch.einsum("bkc,bchw->bkhw", kernels, features)

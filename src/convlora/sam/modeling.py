@@ -15,13 +15,16 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.sam.modeling_sam import SamPreTrainedModel
 
 from convlora.errors import SettingsError, WeightsError
-from convlora.objectives.losses import check_loss, get_loss
+from convlora.objectives.losses import get_loss
+from convlora.objectives.set_loss import set_loss
 from convlora.sam.attention import use_fused_attention
 from convlora.sam.checkpoints import locate
-from convlora.sam.configuration import SamSegmentationConfig
-from convlora.sam.decoder import SemanticMaskDecoder
-from convlora.sam.positions import resize_positions
+from convlora.sam.configuration import SET_LOSS, SamSegmentationConfig
+from convlora.sam.decoder import PromptFreeMaskDecoder, SemanticMaskDecoder
+from convlora.sam.mobile import sam_class
+from convlora.sam.positions import mark_image_grid, resize_positions
 from convlora.sam.prefix import encode_rest
+from convlora.sam.queries import QueryMaskDecoder, class_scores, default_queries
 
 
 class SamForSemanticSegmentation(SamPreTrainedModel):
@@ -35,13 +38,12 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
 
     def __init__(self, config: SamSegmentationConfig, sam: SamModel | None = None) -> None:
         super().__init__(config)
-        check_loss(config.loss, config.num_masks)
-        self.sam = SamModel(config) if sam is None else sam
+        config.check()
+        self.sam = sam_class(config)(config) if sam is None else sam
+        self.sam.mask_decoder = _mask_decoder(config, sam)
         if sam is None:
-            self.sam.mask_decoder = SemanticMaskDecoder(config.mask_decoder_config, config.num_masks)
             self.post_init()
-        else:
-            self.sam.mask_decoder = SemanticMaskDecoder.from_sam(sam.mask_decoder, config.num_masks)
+        mark_image_grid(self.sam)
         self.sam.prompt_encoder.requires_grad_(False)
         self.sam.shared_image_embedding.requires_grad_(False)
 
@@ -52,17 +54,22 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         *args: Any,
         id2label: dict[int, str] | None = None,
         loss: str | None = None,
+        head: str | None = None,
+        num_queries: int | None = None,
         image_size: int | None = None,
         **kwargs: Any,
     ) -> SamForSemanticSegmentation:
         """Load a checkpoint of SAM in `SamModel` format, or one that this class saved.
 
         Args:
-            name_or_path: "sam-tiny" (embedded), a folder, or a name on the model hub such as
-                "facebook/sam-vit-base".
+            name_or_path: "sam-tiny" (embedded), "mobile-sam" (`convlora convert` puts it in place), a folder, or a name
+                on the model hub such as "facebook/sam-vit-base".
             id2label: Class names from 0 on, for a checkpoint of SAM; default {0: "background", 1: "foreground"}.
             loss: Name of a loss in `convlora.objectives.losses`; default that of a checkpoint of this class, else
-                "structure" for a binary task, and "dice-ce" for more classes.
+                "structure" for a binary task, and "dice-ce" for more classes. Head "queries" takes "set" alone.
+            head: "classes" makes one mask per class, "queries" masks of any class (`convlora.sam.queries`), for a
+                checkpoint of SAM; default "classes".
+            num_queries: Masks of head "queries"; default `convlora.sam.queries.default_queries`.
             image_size: Side of the input in pixels, a multiple of the patch; default the checkpoint's own. Half the
                 side is a quarter of the tokens.
             kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
@@ -71,7 +78,7 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
 
         Raises:
             WeightsError: There is no such checkpoint, or it is not a SAM.
-            SettingsError: The classes are not numbered from 0, or the loss or the size does not fit.
+            SettingsError: The classes are not numbered from 0, or the head, the loss or the size does not fit.
         """
         location = locate(name_or_path)
         hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
@@ -88,20 +95,31 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         if config.model_type == SamSegmentationConfig.model_type:
             if id2label is not None and dict(id2label) != config.id2label:
                 raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
+            for name, given in (("head", head), ("num_queries", num_queries)):
+                if given is not None and given != (saved := getattr(config, name)):
+                    raise SettingsError(f"{name_or_path} was saved with {name}={saved!r}, not {given!r}.")
             model: SamForSemanticSegmentation = _load(super().from_pretrained, location, *args, **kwargs)
             if loss is not None:
-                check_loss(loss, model.config.num_masks)
                 model.config.loss = loss
+                model.config.check()
             if fused:
                 use_fused_attention(model)
             if image_size is not None:
                 resize_positions(model.sam, image_size)
             return model
-        if config.model_type != "sam":
+        if config.model_type not in ("sam", "mobile_sam"):
             raise WeightsError(f"{name_or_path} holds a {config.model_type!r} model; this needs a SAM (`SamModel`).")
-        sam = _load(SamModel.from_pretrained, location, **kwargs)
+        sam = _load(sam_class(config).from_pretrained, location, **kwargs)
         sam.config.name_or_path = str(name_or_path)  # the embedded one by its name: its folder differs by machine
-        return cls.from_sam(sam, id2label=id2label, loss=loss, image_size=image_size, fused_attention=fused)
+        return cls.from_sam(
+            sam,
+            id2label=id2label,
+            loss=loss,
+            head=head or "classes",
+            num_queries=num_queries,
+            image_size=image_size,
+            fused_attention=fused,
+        )
 
     @classmethod
     def from_sam(
@@ -110,6 +128,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         *,
         id2label: dict[int, str] | None = None,
         loss: str | None = None,
+        head: str = "classes",
+        num_queries: int | None = None,
         image_size: int | None = None,
         fused_attention: bool = True,
     ) -> SamForSemanticSegmentation:
@@ -117,7 +137,7 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
 
         Args:
             sam: The model.
-            id2label, loss, image_size: As in `from_pretrained`.
+            id2label, loss, head, num_queries, image_size: As in `from_pretrained`.
             fused_attention: Compute the encoder's attention as `convlora.sam.attention` does: exact, faster, smaller.
         """
         id2label = {0: "background", 1: "foreground"} if id2label is None else dict(id2label)
@@ -125,8 +145,13 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             raise SettingsError(f"id2label={id2label} must name at least two classes, numbered from 0 (background).")
         if image_size is not None:
             resize_positions(sam, image_size)
+        if head == "queries":
+            loss = loss or SET_LOSS
+            num_queries = default_queries(len(id2label)) if num_queries is None else num_queries
         loss = loss or ("structure" if len(id2label) == 2 else "dice-ce")
-        config = SamSegmentationConfig.from_sam(sam.config, id2label=id2label, loss=loss)
+        config = SamSegmentationConfig.from_sam(
+            sam.config, id2label=id2label, loss=loss, head=head, num_queries=num_queries
+        )
         config._attn_implementation = sam.config._attn_implementation
         config.name_or_path = sam.config.name_or_path
         if fused_attention:
@@ -151,7 +176,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             prefix_blocks: with so many blocks.
 
         Returns:
-            `logits` (b, k, S/4, S/4), k = `config.num_masks`, and `loss` if labels are given.
+            `logits` (b, k, S/4, S/4), and `loss` if labels are given. k = 1 for a binary task with head "classes",
+            else one per class; those of head "queries" are the `class_scores`.
         """
         encoder = self.sam.vision_encoder
         if prefix_states is not None:
@@ -160,12 +186,17 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             embeddings = encoder(self._checked(pixel_values)).last_hidden_state
         positions = self.sam.get_image_wide_positional_embeddings()
         no_mask = self.sam.prompt_encoder.no_mask_embed.weight[..., None, None]
-        logits = self.sam.mask_decoder(embeddings, positions, no_mask)
-        loss = None
+        decoded = self.sam.mask_decoder(embeddings, positions, no_mask)
+        ignore_index, loss = self.config.semantic_loss_ignore_index, None
+        if self.config.head == "queries":
+            masks, classes = decoded
+            if labels is not None:
+                loss = set_loss(masks, classes, labels, ignore_index)
+            return SemanticSegmenterOutput(loss=loss, logits=class_scores(masks, classes))
         if labels is not None:
-            full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            loss = get_loss(self.config.loss)(full, labels, self.config.semantic_loss_ignore_index)
-        return SemanticSegmenterOutput(loss=loss, logits=logits)
+            full = F.interpolate(decoded.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+            loss = get_loss(self.config.loss)(full, labels, ignore_index)
+        return SemanticSegmenterOutput(loss=loss, logits=decoded)
 
     def _checked(self, pixel_values: Tensor | None) -> Tensor:
         if pixel_values is None:
@@ -181,6 +212,18 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The patch embedding."""
         return self.sam.vision_encoder.get_input_embeddings()
+
+
+def _mask_decoder(config: SamSegmentationConfig, sam: SamModel | None) -> PromptFreeMaskDecoder:
+    """The decoder of the head, copied from SAM's if there is one, else uninitialised."""
+    if config.head == "queries":
+        sizes = config.num_masks, config.num_labels
+        if sam is None:
+            return QueryMaskDecoder(config.mask_decoder_config, *sizes)
+        return QueryMaskDecoder.from_sam(sam.mask_decoder, *sizes)
+    if sam is None:
+        return SemanticMaskDecoder(config.mask_decoder_config, config.num_masks)
+    return SemanticMaskDecoder.from_sam(sam.mask_decoder, config.num_masks)
 
 
 def _load(from_pretrained: Callable[..., Any], location: str, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamPatchEmbeddings
 
 from convlora.errors import SettingsError
 
@@ -14,7 +15,8 @@ def resize_positions(sam: SamModel, image_size: int) -> None:
     """Let a SAM take square inputs of another size, in place; at its own size nothing is touched.
 
     The absolute positions are interpolated (bicubic, antialiased), and the relative ones of the global blocks
-    (linear, as SAM itself does when sizes differ). Windowed blocks and the decoder's positions know no size.
+    (linear, as SAM itself does when sizes differ). Windowed blocks, all of TinyViT's among them, and the decoder's
+    positions know no size.
 
     Args:
         sam: The model; its configuration is updated too.
@@ -40,10 +42,27 @@ def resize_positions(sam: SamModel, image_size: int) -> None:
                 setattr(layer.attn, name, _replaced(table, _resize_table(table, 2 * side - 1)))
     vision.image_size = prompt.image_size = encoder.image_size = image_size
     prompt.image_embedding_size = side
-    encoder.patch_embed.image_size = (image_size, image_size)
-    encoder.patch_embed.num_patches = side * side
+    if isinstance(encoder.patch_embed, SamPatchEmbeddings):  # TinyViT's stem knows no size
+        encoder.patch_embed.image_size = (image_size, image_size)
+        encoder.patch_embed.num_patches = side * side
     sam.prompt_encoder.image_embedding_size = (side, side)
     sam.prompt_encoder.input_image_size = image_size
+    mark_image_grid(sam)
+
+
+def mark_image_grid(sam: SamModel) -> None:
+    """Note on every linear layer of the encoder's blocks how many tokens an image has: windowed ones cannot see it.
+
+    Conv-LoRA reads it where it works on whole images (`ConvLoraConfig(context="image")`).
+    """
+    vision = sam.config.vision_config
+    side = vision.image_size // vision.patch_size
+    for layer in reversed(sam.vision_encoder.layers):
+        if getattr(layer, "downsample", None) is not None:  # of TinyViT, behind its attention
+            side *= layer.downsample.conv2.stride[0]
+        for module in layer.modules():
+            if isinstance(module, nn.Linear):
+                module.image_grid = (side, side)  # type: ignore[assignment]
 
 
 def _replaced(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:

@@ -10,9 +10,13 @@ from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 
 def frozen_blocks(encoder: SamVisionEncoder) -> int:
-    """Number of blocks before the first with a trainable parameter; all of them if the encoder is frozen."""
-    stem = [*encoder.patch_embed.parameters(), *([] if encoder.pos_embed is None else [encoder.pos_embed])]
-    if any(parameter.requires_grad for parameter in stem):
+    """Number of blocks before the first with a trainable parameter; all of them if the encoder is frozen.
+
+    None if something is trained that is neither in a block nor in the neck: the patch embedding, or a part that a
+    method put beside the blocks.
+    """
+    behind = {id(parameter) for part in (*encoder.layers, encoder.neck) for parameter in part.parameters()}
+    if any(parameter.requires_grad and id(parameter) not in behind for parameter in encoder.parameters()):
         return 0
     for i, layer in enumerate(encoder.layers):
         if any(parameter.requires_grad for parameter in layer.parameters()):

@@ -11,10 +11,11 @@ from transformers import TrainingArguments, set_seed
 
 from convlora.data.dataset import EpochSampler, SegmentationDataset
 from convlora.errors import SettingsError
-from convlora.sam import SamForSemanticSegmentation, SamSegmentationImageProcessor
+from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision, store_frozen
 from convlora.sam.prefix import frozen_blocks
-from convlora.training.callbacks import FinalEvaluation, JsonLinesLog, ReportProgress
+from convlora.sam.segmenters import image_encoder, load_base, make_processor
+from convlora.training.callbacks import FinalEvaluation, JsonLinesLog, ReportProgress, RoutingUsage
 from convlora.training.events import Report
 from convlora.training.folder import RunFolder, Split
 from convlora.training.methods import apply_method
@@ -31,18 +32,19 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
     if precision == "fp16" and device.type == "cpu":
         raise SettingsError("precision='fp16' trains on a GPU only: on a CPU choose fp32, bf16, or auto.")
     set_seed(settings.seed)
-    base = SamForSemanticSegmentation.from_pretrained(
-        settings.model, id2label=split.labels.id2label, loss=settings.loss, image_size=settings.image_size
-    )
-    base.config.semantic_loss_ignore_index = split.labels.ignore_index
-    processor = SamSegmentationImageProcessor.from_sam(
+    base = load_base(
         settings.model,
-        size=base.config.vision_config.image_size,
-        resize=settings.resize,
+        id2label=split.labels.id2label,
+        loss=settings.loss,
+        head=settings.head,
+        num_queries=settings.num_queries,
+        image_size=settings.image_size,
         ignore_index=split.labels.ignore_index,
     )
+    processor = make_processor(settings.model, base, resize=settings.resize)
     model = apply_method(base, settings.method, settings.adapter)
-    store_frozen(base.sam.vision_encoder, precision)
+    if (encoder := image_encoder(base)) is not None:
+        store_frozen(encoder, precision)
     return model, processor
 
 
@@ -83,6 +85,7 @@ def build_trainer(
         prefix_cache=_prefix_cache(folder, settings, model),
     )
     trainer.add_callback(JsonLinesLog(folder))
+    trainer.add_callback(RoutingUsage(folder))
     trainer.add_callback(FinalEvaluation())
     trainer.add_callback(ReportProgress(report))
     return trainer
@@ -96,9 +99,9 @@ def worker_count(settings: TrainSettings) -> int:
 
 
 def _prefix_cache(folder: RunFolder, settings: TrainSettings, model: PeftModel) -> PrefixCache | None:
-    encoder = model.get_base_model().sam.vision_encoder
-    blocks = frozen_blocks(encoder)
-    if not blocks or not settings.prefix_cache_gb or not settings.augmentation.repeats:
+    encoder = image_encoder(model.get_base_model())
+    blocks = frozen_blocks(encoder) if encoder is not None else 0
+    if encoder is None or not blocks or not settings.prefix_cache_gb or not settings.augmentation.repeats:
         return None
     where = Path(settings.prefix_cache) if settings.prefix_cache else folder.prefix_cache
     precision = resolve_precision(settings.precision, pick_device(settings.device))

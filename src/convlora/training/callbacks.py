@@ -10,14 +10,21 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
+from convlora.adapter import ConvLoraLinear
+from convlora.adapter.usage import choosing_layers, expert_usage
 from convlora.data.dataset import EpochSampler
+from convlora.files import append_json_line
 from convlora.training.events import Progress, Report
 
 if TYPE_CHECKING:
     from convlora.training.folder import RunFolder
+
+
+_USAGE_LINES = 100  # of a run; as many columns as a heat map can show
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,6 +52,50 @@ class JsonLinesLog(TrainerCallback):
         """Write one line; Trainer's closing summary is left out, because a resumed run would repeat it."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             self.folder.append_log({"step": state.global_step, **logs})
+
+
+class RoutingUsage(TrainerCallback, ExportableState):
+    """Write to the run's routing.jsonl how much each expert of each Conv-LoRA layer was used in training.
+
+    Counted are the choices of the training passes, gate noise included; in a distributed run those of the main process.
+    The sums stay on the device and are read about a hundred times in a run. They travel in the checkpoints, so that a
+    run that continues writes the lines of an uninterrupted one.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.layers: dict[str, ConvLoraLinear] = {}
+        self.sums = torch.empty(0)  # (layers, experts), since the last line
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
+        """Find the layers, and go on from the checkpoint's sums."""
+        if not state.is_world_process_zero:
+            return
+        self.layers = choosing_layers(model)
+        if self.layers:
+            experts = {len(layer.conv_lora[layer.active_adapters[0]].scales) for layer in self.layers.values()}
+            saved = state.stateful_callbacks.get(type(self).__name__, self.state())["attributes"]["sums"]
+            sums = torch.tensor(saved) if saved else torch.zeros(len(self.layers), max(experts))
+            self.sums = sums.to(args.device)
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a batch before the last one of a step."""
+        if self.layers:
+            self.sums += torch.stack([expert_usage(layer) for layer in self.layers.values()])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the last batch of a step, and write a line when it is time."""
+        self.on_substep_end(args, state, control)
+        every = -(-state.max_steps // _USAGE_LINES)
+        if self.layers and (state.global_step % every == 0 or state.global_step >= state.max_steps):
+            names = [path.rpartition("vision_encoder.")[2] for path in self.layers]
+            usage = dict(zip(names, self.sums.tolist(), strict=True))
+            append_json_line(self.folder.routing, {"step": state.global_step, "usage": usage})
+            self.sums.zero_()
+
+    def state(self) -> dict[str, Any]:
+        """The sums, for a checkpoint (transformers' hook)."""
+        return {"args": {}, "attributes": {"sums": self.sums.tolist()}}
 
 
 class ReportProgress(TrainerCallback):

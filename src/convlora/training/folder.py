@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import yaml
 from convlora.data.masks import LabelFormat
 from convlora.data.pairing import Sample
 from convlora.errors import OutputError, WeightsError
-from convlora.files import output_errors, write_json, write_text
+from convlora.files import append_json_line, output_errors, read_json_lines, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,9 @@ class Split:
 
 
 class RunFolder:
-    """Paths of a run: config.yaml · split.json · adapter/ · checkpoints/ · log.jsonl · metrics.json · report.html."""
+    """Paths of a run: config.yaml · split.json · adapter/ · checkpoints/ · log.jsonl · routing.jsonl (with experts
+    only) · metrics.json · report.html.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -40,6 +41,7 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.checkpoints = self.path / "checkpoints"
         self.log = self.path / "log.jsonl"
+        self.routing = self.path / "routing.jsonl"
         self.metrics = self.path / "metrics.json"
         self.report = self.path / "report.html"
         self.prefix_cache = self.path / "prefix-cache"
@@ -147,21 +149,15 @@ class RunFolder:
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add one line to log.jsonl; numbers that are not finite become null."""
-        with output_errors(self.log), self.log.open("a", encoding="utf-8") as stream:
-            finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-            stream.write(json.dumps(finite, allow_nan=False) + "\n")
+        append_json_line(self.log, entry)
 
     def read_log(self) -> list[dict[str, Any]]:
         """All whole lines of log.jsonl; a line torn by a kill is left out."""
-        if not self.log.exists():
-            return []
-        entries = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                entries.append(json.loads(line))
-        return entries
+        return read_json_lines(self.log)
 
     def rewind_log(self, step: int) -> None:
-        """Forget what was logged after a step, before that part is run again."""
-        kept = [entry for entry in self.read_log() if entry.get("step", 0) <= step]
-        write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in kept))
+        """Forget what log.jsonl and routing.jsonl say of later steps, before these are run again."""
+        for path in (self.log, self.routing):
+            if path.exists():
+                kept = [entry for entry in read_json_lines(path) if entry.get("step", 0) <= step]
+                write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -2,78 +2,189 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers import PreTrainedModel
 
 from convlora.adapter import ConvLoraConfig
+from convlora.adapter.baselines import (
+    BitFitConfig,
+    HoulsbyConfig,
+    LstConfig,
+    SamAdapterConfig,
+    SSFConfig,
+    VptConfig,
+)
+from convlora.adapter.baselines.bitfit import BitFitLayer
+from convlora.adapter.baselines.ssf import SSFLayer
 from convlora.adapter.saving import NO_TARGET
 from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation
-from convlora.training.settings import AdapterSettings
+from convlora.training.settings import AdapterSettings, decoder_problem
+from convlora.training.targets import Wanted, chosen_blocks, decoder_heads, decoder_targets, encoder_targets
 
-DECODER = ["mask_decoder"]
+_WHOLE: dict[str, list[str]] = {
+    "decoder": [],
+    "full": ["vision_encoder"],
+    "scratch": ["vision_encoder", "no_mask_embed"],
+}
+"""Methods without an adapter: what they train whole beside the mask decoder."""
 
 
-def peft_config(method: str, adapter: AdapterSettings, num_blocks: int) -> PeftConfig:
-    """The configuration of a method for an encoder of `num_blocks` blocks.
+_AROUND: dict[str, Any] = {"lst": LstConfig, "sam-adapter": SamAdapterConfig}
+"""Methods that put something around the whole image encoder."""
 
-    The mask decoder is tuned whole in every method (paper, section 3.3); "conv-lora" and "lora" adapt the image
-    encoder, "decoder" leaves it alone, "full" tunes all of it.
+
+def apply_method(model: PreTrainedModel, method: str, adapter: AdapterSettings) -> PeftModel:
+    """Freeze a segmenter but for what the method trains.
+
+    Args:
+        model: A `SamForSemanticSegmentation`; or a U-Net, for the method "scratch" alone. It is modified in place.
+        method: One of `convlora.training.settings.METHODS`.
+        adapter: Its settings.
+
+    Returns:
+        A model that gives the base model's answers; but for "vpt", whose prompts are seen from the start, and for
+        "scratch", whose weights are drawn anew.
 
     Raises:
-        SettingsError: `adapter.blocks` names blocks that are not there.
+        SettingsError: `adapter` names blocks or layers that are not there or cannot be adapted, or the method does not
+            go with the model or the decoder's setting.
     """
-    shared: dict[str, Any] = {
-        "r": adapter.r,
-        "lora_alpha": adapter.lora_alpha,
-        "lora_dropout": adapter.lora_dropout,
-        "target_modules": list(adapter.target_modules),
-        "modules_to_save": DECODER,
-        "layers_to_transform": _blocks(adapter.blocks, num_blocks),
-    }
+    config = peft_config(model, method, adapter)
+    try:
+        tuned = get_peft_model(model, config)
+    except ValueError as error:
+        raise _cannot_adapt(method, adapter, " ".join(str(error).split())) from error
+    if method == "scratch":
+        for module in tuned.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                draw_weights(module.modules_to_save)
+    return tuned
+
+
+def peft_config(model: PreTrainedModel, method: str, adapter: AdapterSettings) -> PeftConfig:
+    """The configuration of a method for a model.
+
+    The mask decoder is tuned whole by every method (paper, section 3.3), unless `adapter.decoder` says otherwise.
+
+    Raises:
+        SettingsError: As `apply_method`.
+    """
+    problem = decoder_problem(method, adapter.decoder)
+    if problem:
+        raise SettingsError(f"{problem}.")
+    if not isinstance(model, SamForSemanticSegmentation):
+        return _without_sam(model, method)
+    whole = ["mask_decoder"] if adapter.decoder == "tuned" else decoder_heads(model)
+    if method in _WHOLE:
+        return LoraConfig(target_modules=NO_TARGET, modules_to_save=[*_WHOLE[method], *whole])
+    if method in _AROUND:
+        blocks = chosen_blocks(model, adapter.blocks)
+        return _AROUND[method](target_modules=["vision_encoder"], layers_to_transform=blocks, modules_to_save=whole)
+    return _config(method, adapter, target_modules=_target_modules(model, method, adapter), modules_to_save=whole)
+
+
+def _config(method: str, adapter: AdapterSettings, **shared: Any) -> PeftConfig:
+    lora: dict[str, Any] = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "lora_dropout": adapter.lora_dropout}
     if method == "conv-lora":
         return ConvLoraConfig(
             **shared,
+            **lora,
             num_experts=adapter.num_experts,
             routing=adapter.routing,
             balance_weight=adapter.balance_weight,
+            residual=adapter.residual,
+            activation=adapter.activation,
+            kernel_size=adapter.kernel_size,
+            context=adapter.context,
         )
-    if method == "lora":
-        return LoraConfig(**shared)
-    if method == "decoder":
-        return LoraConfig(target_modules=NO_TARGET, modules_to_save=DECODER)
-    if method == "full":
-        return LoraConfig(target_modules=NO_TARGET, modules_to_save=["vision_encoder", *DECODER])
-    raise ValueError(f"unknown method {method!r}")
+    if method in ("lora", "dora"):
+        return LoraConfig(**shared, **lora, use_dora=method == "dora")
+    if method == "adapter":
+        return HoulsbyConfig(**shared, r=adapter.r)
+    if method == "vpt":
+        return VptConfig(**shared, num_prompts=adapter.num_prompts)
+    return {"bitfit": BitFitConfig, "norm": LNTuningConfig, "ssf": SSFConfig}[method](**shared)
 
 
-def apply_method(model: SamForSemanticSegmentation, method: str, adapter: AdapterSettings) -> PeftModel:
-    """Freeze a segmenter but for what the method trains.
+def _target_modules(model: SamForSemanticSegmentation, method: str, adapter: AdapterSettings) -> list[str]:
+    """Full names of the modules that a method adapts."""
+    named = _ends_with(adapter.target_modules)
+    wanted: dict[str, tuple[Wanted, Wanted | None]] = {  # in the encoder, and in the decoder
+        "conv-lora": (named, None),
+        "lora": (named, _is_linear),
+        "dora": (named, _is_linear),
+        "adapter": (_ends_with(["attn.proj", "mlp.lin2"]), _ends_with(["out_proj", "mlp.lin2"])),
+        "bitfit": (_has_bias, _has_bias),
+        "norm": (_is_norm, _is_norm),
+        "ssf": (_is_operation, _is_operation),
+        "vpt": (_ends_with(["attn"]), None),
+    }
+    if method not in wanted:
+        raise ValueError(f"unknown method {method!r}")
+    in_encoder, in_decoder = wanted[method]
+    names = encoder_targets(model, in_encoder, adapter.blocks)
+    if not names:
+        raise _cannot_adapt(method, adapter, "The image encoder has no such layers.")
+    if adapter.decoder == "adapted" and in_decoder is not None:
+        names += decoder_targets(model, in_decoder)
+    return names
 
-    Raises:
-        SettingsError: `adapter.blocks` or `adapter.target_modules` names what is not there or cannot be adapted.
+
+def _ends_with(names: Iterable[str]) -> Wanted:
+    return lambda name, module: f".{name}".endswith(tuple(f".{end}" for end in names))
+
+
+def _is_linear(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _is_norm(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.LayerNorm)
+
+
+def _is_operation(name: str, module: nn.Module) -> bool:
+    return isinstance(module, SSFLayer.adaptable)
+
+
+def _has_bias(name: str, module: nn.Module) -> bool:
+    return isinstance(module, BitFitLayer.adaptable) and module.bias is not None
+
+
+def _without_sam(model: PreTrainedModel, method: str) -> PeftConfig:
+    if method != "scratch":
+        raise SettingsError(
+            f"method={method!r} tunes a SAM, and model={model.config.name_or_path!r} has no trained weights to start "
+            "from. Use method=scratch."
+        )
+    return LoraConfig(target_modules=NO_TARGET, modules_to_save=[model.base_model_prefix])
+
+
+def _cannot_adapt(method: str, adapter: AdapterSettings, why: str) -> SettingsError:
+    if method not in ("conv-lora", "lora", "dora"):
+        return SettingsError(f"method={method!r} does not fit this model: {why} Or choose another method.")
+    return SettingsError(
+        f"adapter.target_modules={adapter.target_modules} cannot be adapted: {why} Give names of linear layers of the "
+        "image encoder, such as qkv, proj, lin1, lin2."
+    )
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Start a module afresh: layers as torch initialises them, from its global generator, and positions at 0.
+
+    This is the start that the code released with SAM gives a model without a checkpoint.
     """
-    config = peft_config(method, adapter, len(model.sam.vision_encoder.layers))
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise SettingsError(
-            f"adapter.target_modules={adapter.target_modules} cannot be adapted: {' '.join(str(error).split())} Give "
-            "names of linear layers of the image encoder, such as qkv, proj, lin1, lin2."
-        ) from error
-
-
-def _blocks(blocks: int | list[int] | None, num_blocks: int) -> list[int] | None:
-    if blocks is None:
-        return None
-    chosen = list(range(num_blocks - blocks, num_blocks)) if isinstance(blocks, int) else sorted(set(blocks))
-    if not chosen or chosen[0] < 0 or chosen[-1] >= num_blocks:
-        raise SettingsError(
-            f"adapter.blocks={blocks}: this encoder has {num_blocks} blocks; give how many of the last ones (1 to "
-            f"{num_blocks}), or a list of numbers from 0 to {num_blocks - 1}."
-        )
-    return chosen
+    for part in module.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+        else:
+            for parameter in part.parameters(recurse=False):
+                nn.init.zeros_(parameter)
 
 
 def count_parameters(model: PeftModel) -> tuple[int, int]:

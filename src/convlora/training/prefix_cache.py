@@ -109,7 +109,7 @@ def _read(path: Path) -> Tensor | None:
 
 def _key(encoder: SamVisionEncoder, blocks: int, precision: str) -> str:
     parts = [encoder.patch_embed, *encoder.layers[:blocks], *([encoder.neck] if blocks == len(encoder.layers) else [])]
-    device = encoder.patch_embed.projection.weight.device.type
+    device = next(encoder.patch_embed.parameters()).device.type
     about = f"{torch.__version__} {device} {blocks} {precision} {encoder.config.to_json_string()}"
     hashed = hashlib.sha256(about.encode())
     tensors = [value for part in parts for value in part.state_dict().values()]

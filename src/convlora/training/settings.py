@@ -13,11 +13,31 @@ from convlora.data.settings import AugmentationSettings, DataSettings
 from convlora.errors import SettingsError
 from convlora.settings import from_values
 
-METHODS = ("conv-lora", "lora", "decoder", "full")
+METHODS = (
+    "conv-lora",
+    "lora",
+    "dora",
+    "adapter",
+    "sam-adapter",
+    "ssf",
+    "bitfit",
+    "norm",
+    "vpt",
+    "lst",
+    "decoder",
+    "full",
+    "scratch",
+)
+ADAPT_DECODER = ("lora", "dora", "adapter", "ssf", "bitfit", "norm")  # methods that can sit in the mask decoder too
+DECODERS = ("tuned", "adapted", "frozen")
+ROUTINGS = ("balanced", "learned", "random", "soft", "soft-token", "sum")  # as in the adapter, which imports torch
+VARIANTS = {"activation": ("gelu", "none"), "kernel_size": (3, 1), "context": ("window", "image")}
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 METRICS = ("iou", "dice", "pixel_accuracy")
 RESIZES = ("longest", "square")
 LOSSES = ("structure", "structure-weighted", "balanced-bce", "dice-ce")  # named here too: the losses import torch
+SET_LOSS = "set"  # of head queries
+HEADS = ("classes", "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +45,33 @@ class AdapterSettings:
     """The adapter in the image encoder, for the methods that have one."""
 
     r: int = 3
-    """Rank of the bottleneck."""
+    """Rank of the bottleneck (conv-lora, lora, dora), or its width (adapter)."""
     lora_alpha: int = 32
     """The adapter's output is multiplied by lora_alpha / r."""
     num_experts: int = 8
     """Conv-LoRA: experts; expert i works at i times the token grid."""
     routing: int | str = "balanced"
-    """Conv-LoRA: balanced (as published), learned, random, or one fixed scale."""
+    """Conv-LoRA: balanced (as published), learned, soft, soft-token, random, sum, or one fixed scale."""
     balance_weight: float = 0.01
     """Conv-LoRA: multiplier of the load-balancing loss; 0 turns it off."""
+    residual: bool = True
+    """Conv-LoRA: false leaves only what the experts answer, without the low-rank map beside it."""
+    activation: str = "gelu"
+    """Conv-LoRA: gelu after the convolution, or none."""
+    kernel_size: int = 3
+    """Conv-LoRA: 3, or 1 for experts that mix channels only."""
+    context: str = "window"
+    """Conv-LoRA: window routes and convolves inside each attention window; image over the whole image."""
+    num_prompts: int = 12
+    """VPT: prompts of each block; 12 train as many parameters in ViT-H as LoRA of rank 3."""
     lora_dropout: float = 0.0
     """Probability of dropping an input of the bottleneck."""
     target_modules: list[str] = field(default_factory=lambda: ["qkv"])
-    """Names of the linear layers that are adapted."""
+    """Names of the linear layers of the encoder that conv-lora, lora and dora adapt."""
     blocks: int | list[int] | None = None
     """Encoder blocks that are adapted: the last N, or a list of numbers from 0; default all."""
+    decoder: str = "tuned"
+    """Mask decoder: tuned whole (as published), adapted by the method too, or frozen; its heads are always tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +81,18 @@ class TrainSettings(DataSettings):
     output: str
     """Run folder to create; it must not hold files."""
     model: str = "sam-tiny"
-    """SAM to start from: sam-tiny (embedded), a folder, or a name on the model hub."""
+    """SAM to start from: sam-tiny (embedded), mobile-sam (after convlora convert), a folder, or a name on the model
+    hub. Or unet: MONAI's U-Net, which needs method scratch."""
     method: str = "conv-lora"
-    """What is trained: conv-lora, lora (both with the mask decoder), decoder (alone), or full."""
+    """What is trained beside the mask decoder: conv-lora, lora, dora, adapter, sam-adapter, ssf, bitfit, norm, vpt or
+    lst in the image encoder; decoder: nothing; full: all of the encoder; scratch: all of it, from random weights."""
+    head: str = "classes"
+    """classes: one mask per class; queries: masks of any class and a classifier, as the paper for several classes."""
+    num_queries: int | None = None
+    """Masks of head queries; default 10 for up to 20 classes, else 100, but never less than one per class."""
     loss: str | None = None
-    """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce."""
+    """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce. Head
+    queries takes set, its default."""
     image_size: int | None = None
     """Side of SAM's input in pixels, a multiple of its patch; default the checkpoint's own (SAM 1024, sam-tiny 512)."""
     resize: str = "longest"
@@ -121,6 +160,7 @@ def validate(settings: TrainSettings) -> None:
 def _choice_problems(settings: TrainSettings) -> list[str]:
     choices = {
         "method": METHODS,
+        "head": HEADS,
         "precision": PRECISIONS,
         "metric": METRICS,
         "resize": RESIZES,
@@ -142,11 +182,56 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
         for name in settings.report_to
         if name in trackers and find_spec(name) is None
     ]
-    if settings.loss is not None and settings.loss not in LOSSES:
-        problems.append(f"loss={settings.loss!r} must be one of {', '.join(LOSSES)}")
+    problems += _head_problems(settings)
     routing = settings.adapter.routing
-    if routing not in ("balanced", "learned", "random") and not (isinstance(routing, int) and routing >= 1):
-        problems.append(f"adapter.routing={routing!r} must be balanced, learned, random or a scale of at least 1")
+    if routing not in ROUTINGS and not (isinstance(routing, int) and routing >= 1):
+        problems.append(f"adapter.routing={routing!r} must be {', '.join(ROUTINGS)} or a scale of at least 1")
+    problems += [
+        f"adapter.{name}={getattr(settings.adapter, name)!r} must be one of {', '.join(map(str, allowed))}"
+        for name, allowed in VARIANTS.items()
+        if getattr(settings.adapter, name) not in allowed
+    ]
+    decoder = decoder_problem(settings.method, settings.adapter.decoder)
+    return [*problems, *([decoder] if decoder else []), *_unet_problems(settings)]
+
+
+def decoder_problem(method: str, decoder: str) -> str | None:
+    """What is wrong with the decoder's setting for a method; None if it can be used."""
+    if decoder not in DECODERS:
+        return f"adapter.decoder={decoder!r} must be one of {', '.join(DECODERS)}"
+    if decoder == "adapted" and method not in ADAPT_DECODER:
+        return f"adapter.decoder='adapted' goes with {', '.join(ADAPT_DECODER)}, not with method={method!r}"
+    if decoder == "frozen" and method in ("decoder", "scratch"):
+        return f"adapter.decoder='frozen' leaves method={method!r} nothing to start from; use tuned"
+    return None
+
+
+def _unet_problems(settings: TrainSettings) -> list[str]:
+    if settings.model != "unet":
+        return []
+    problems = []
+    if settings.method != "scratch":
+        problems.append(f"model='unet' has no trained weights to tune with method={settings.method!r}; use scratch")
+    if settings.head != "classes":
+        problems.append(f"head={settings.head!r} is one of SAM's mask decoder, which model='unet' has not")
+    if settings.gradient_checkpointing:
+        problems.append("gradient_checkpointing is not available for model='unet'")
+    if find_spec("monai") is None:
+        problems.append("model='unet' needs MONAI, which is not installed; install convlora[unet]")
+    return problems
+
+
+def _head_problems(settings: TrainSettings) -> list[str]:
+    head, loss = settings.head, settings.loss
+    problems = []
+    if loss is not None and loss not in (*LOSSES, SET_LOSS):
+        problems.append(f"loss={loss!r} must be one of {', '.join((*LOSSES, SET_LOSS))}")
+    elif head == "queries" and loss in LOSSES:
+        problems.append(f"loss={loss!r} takes one mask per class, and those of head='queries' may be of any: use set")
+    elif head == "classes" and loss == SET_LOSS:
+        problems.append("loss='set' matches masks that may be of any class: use it with head='queries'")
+    if head == "classes" and settings.num_queries is not None:
+        problems.append(f"num_queries={settings.num_queries} is for head='queries'")
     return problems
 
 
@@ -160,6 +245,7 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         "evaluate_every",
         "early_stopping",
         "image_size",
+        "num_queries",
     )
     problems = [
         f"{name}={value} must be at least 1"
@@ -168,7 +254,7 @@ def _range_problems(settings: TrainSettings) -> list[str]:
     ]
     problems += [
         f"adapter.{name}={value} must be at least 1"
-        for name in ("r", "num_experts")
+        for name in ("r", "num_experts", "num_prompts")
         if (value := getattr(settings.adapter, name)) < 1
     ]
     bounds = {

@@ -21,6 +21,7 @@ from transformers import (
     TrainerControl,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 
 from convlora.adapter import balance_loss
 from convlora.adapter.saving import WEIGHTS_FILE, load_tensors, restore_adapter
@@ -171,6 +172,9 @@ class SegmentationTrainer(Trainer):
                     scaler=self.accelerator.scaler,
                     random_states=random_states,
                 )
+                for callback in self.callback_handler.callbacks:
+                    if isinstance(callback, ExportableState):
+                        self.state.stateful_callbacks[type(callback).__name__] = callback.state()
                 self.state.save_to_json(str(hidden / TRAINER_STATE))
             checkpoints.remove_old(
                 folder,
