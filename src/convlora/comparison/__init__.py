@@ -1,0 +1,1 @@
+"""Studies: data sets × models × methods × learning rates × seeds, run once each and compared fairly."""

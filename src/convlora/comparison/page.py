@@ -1,0 +1,82 @@
+"""A study as a self-contained HTML page: tables, diagrams, and pictures where the methods differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convlora import __version__
+from convlora.comparison import figures
+from convlora.comparison.pictures import disagreements
+from convlora.comparison.study import Study
+from convlora.comparison.summary import Table
+from convlora.comparison.table import cells, failures, head, notes, unfinished
+from convlora.errors import ConvloraError
+from convlora.files import write_text
+from convlora.inference.drawing import class_colour
+
+
+def write_page(path: Path, study: Study, tables: Sequence[Table]) -> None:
+    """Write the page whole or not at all."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+    loader = ChoiceLoader([PackageLoader("convlora", "comparison"), PackageLoader("convlora", "evaluation")])
+    page = (
+        Environment(loader=loader, autoescape=True)
+        .get_template("page.html")
+        .render(
+            title=f"Comparison: {Path(study.settings.output).name}",
+            version=__version__,
+            date=datetime.date.today().isoformat(),
+            unfinished=unfinished(tables),
+            head=head(study.settings),
+            notes=notes(study.settings),
+            curves=_subset_curves(study, tables),
+            tables=[_table(study, table) for table in tables],
+            settings=yaml.safe_dump(dataclasses.asdict(study.settings), sort_keys=False, allow_unicode=True),
+        )
+    )
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())  # file names need not be valid Unicode
+
+
+def _subset_curves(study: Study, tables: Sequence[Table]) -> list[tuple[str, str]]:
+    """Titles and diagrams, one for each data set and model; none without subsets."""
+    if len(study.settings.subsets) < 2:
+        return []
+    by_place: dict[str, list[Table]] = defaultdict(list)
+    for group, lines in tables:
+        by_place[f"{group.dataset} · {group.model}"].append((group, lines))
+    return [(title, figures.subset_curves(parts, study.settings.metric)) for title, parts in by_place.items()]
+
+
+def _table(study: Study, table: Table) -> dict[str, Any]:
+    group, lines = table
+    settings = study.settings
+    tuned = len(settings.learning_rates) > 1
+    return {
+        "title": group.title,
+        "rows": [cells(line, settings) for line in lines],
+        "failures": failures(lines),
+        "differences": figures.difference_bars(lines, settings.reference, settings.metric)
+        if settings.reference
+        else "",
+        "rates": figures.rate_curves(study, lines) if tuned else "",
+        **_pictures(table),
+    }
+
+
+def _pictures(table: Table) -> dict[str, Any]:
+    """The rows of pictures and their legend; where the images are gone, why there are none."""
+    try:
+        rows, labels = disagreements(table[1])
+    except ConvloraError as error:
+        return {"pictures": [], "legend": [], "no_pictures": str(error)}
+    names = labels.classes if labels is not None else ()
+    legend = [(name, "#{:02x}{:02x}{:02x}".format(*class_colour(i))) for i, name in enumerate(names) if i]
+    return {"pictures": rows, "legend": legend, "no_pictures": ""}
