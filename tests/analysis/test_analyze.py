@@ -18,6 +18,7 @@ from convlora.training.run import train
 from convlora.training.settings import AdapterSettings
 from tests.cli.commands import assert_one_line, convlora
 from tests.evaluation.pages import Page
+from tests.sam.mobile import small_mobile_sam
 from tests.training.runs import quick_settings
 
 
@@ -128,6 +129,16 @@ def test_runs_without_a_choice_of_experts_have_the_other_parts_and_a_note(worksp
     assert (distances["before"] == distances["after"]) == (method in ("decoder", "lst"))
     if method == "decoder":
         assert probes["before"] == probes["after"]
+
+
+def test_of_mobile_sam_the_use_of_experts_and_a_probe_of_the_embedding_are_shown(workspace, tmp_path):
+    small_mobile_sam().save_pretrained(tmp_path / "mobile")
+    run = train(quick_settings(workspace, tmp_path / "run", model=str(tmp_path / "mobile"), max_steps=2))
+    analysis = analyze(quick(run, tmp_path / "out"))
+    _, page, numbers = read(analysis)
+    assert [note.partition(",")[0] for note in analysis.notes] == ["the encoder is not SAM's ViT"]
+    assert set(numbers) == {"run", "convlora", "usage", "linear_probe", "notes"} and len(page.all("svg")) == 2
+    assert len(numbers["usage"]["shares"]) == 5 and list(numbers["linear_probe"]["after"]) == ["embedding"]
 
 
 def test_a_run_of_before_the_usage_was_logged_says_so(finished, tmp_path):
