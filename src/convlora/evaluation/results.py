@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from convlora import __version__
-from convlora.adapter.config import ConvLoraConfig
 from convlora.adapter.parameters import added_parameters
 from convlora.adapter.saving import WEIGHTS_FILE
+from convlora.adapter.usage import has_choice
 from convlora.evaluation.scoring import Scores
 from convlora.inference.predictor import ADAPTER_FOLDER, Predictor
 from convlora.training.folder import RunFolder
@@ -39,9 +39,8 @@ class RunResult:
 
     @property
     def has_experts(self) -> bool:
-        """Whether the adapter is a Conv-LoRA that chooses among several experts."""
-        config = self.predictor.model.active_peft_config
-        return isinstance(config, ConvLoraConfig) and len(config.scales) > 1 and config.routing != "sum"
+        """Whether the adapter is a Conv-LoRA that favours some of its experts over others."""
+        return has_choice(self.predictor.model.active_peft_config)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for metrics.json."""
