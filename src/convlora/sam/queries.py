@@ -76,10 +76,11 @@ def spread(token: Tensor, count: int) -> Tensor:
 def class_scores(mask_logits: Tensor, class_logits: Tensor) -> Tensor:
     """What the tokens say of each class: the logarithm of Σ_q p_q(class) · σ(mask_q), as the paper infers.
 
-    The logarithm changes no argmax, and a softmax over it divides the sums by their total. It also makes the order of
-    interpolation harmless. The paper enlarges the masks first; enlarging this map instead is the same wherever two
-    complementary masks compete, because log σ(m) − log σ(−m) = m, and within a fraction of a percent of the pixels
-    elsewhere.
+    The logarithm changes no argmax, and a softmax over it divides the sums by their total. It also keeps small what
+    the order of interpolation matters. The paper enlarges the masks first, which with 100 of them is 400 MB for an
+    image of 1024 pixels; enlarging this map instead gives the same classes wherever two complementary masks compete,
+    because log σ(m) − log σ(−m) = m. Elsewhere some pixels at borders differ: 1 % of those of 128 × 128 images that
+    were segmented badly, with a mean IoU that was 0.003 less in one run, and 0.002 more in another.
 
     Args:
         mask_logits: (b, q, h, w).
