@@ -166,3 +166,14 @@ def test_a_run_under_way_is_shown_by_its_log(study):
     folder.append_log({"step": 1, "loss": 0.5, "epoch": 0.5})
     folder.append_log({"step": 1, "eval_iou": 0.25})
     assert schedule._line(run).endswith("seed 0: step 1 of 2, best validation iou 0.250")
+
+
+def test_the_best_error_rate_under_way_is_the_least(tmp_path):
+    from convlora.training.folder import RunFolder
+
+    run = Study(study_settings(tmp_path, metric="ber")).cells[0].run(1e-3, 0)
+    folder = RunFolder(run.folder)
+    folder.path.mkdir(parents=True)
+    for step, score in ((1, 12.5), (2, 30.0)):
+        folder.append_log({"step": step, "eval_ber": score})
+    assert schedule._line(run).endswith("best validation ber 12.500")

@@ -16,6 +16,11 @@ from tests.comparison.studies import study_settings
         ({"learning_rates": [1e-3, 1e-3]}, "learning_rates names something twice"),
         ({"learning_rates": [0.0]}, "must be more than 0"),
         ({"metric": "f1"}, "metric='f1' must be one of iou"),
+        ({"metric": "s_measure"}, "metric='s_measure' must be one of iou, dice, pixel_accuracy, ber, scores of pooled"),
+        (
+            {"metric": "ber", "train": {"classes": ["a", "b", "c"]}},
+            "metric='ber' is defined for two classes, and there are 3",
+        ),
         ({"engine": "ray"}, "engine='ray' must be one of local, submitit"),
         ({"keep": "some"}, "keep='some' must be one of all, adapters, nothing"),
         ({"jobs": 0}, "jobs=0 must be at least 1"),

@@ -25,15 +25,16 @@ def counts_of_all_draws(images):
     return (draws[..., None] == np.arange(images)).sum(1)
 
 
-@pytest.mark.parametrize("metric", ["iou", "dice", "pixel_accuracy"])
-@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(
+    ("metric", "classes"), [*itertools.product(["iou", "dice", "pixel_accuracy"], [2, 4]), ("ber", 2)]
+)
 def test_a_pooled_score_is_that_of_the_metrics(metric, classes):
     matrices = random_matrices(np.random.default_rng(0), 5, classes=classes)
     assert pooled_score(matrices.sum(0), metric) == pytest.approx(summarize(matrices)[metric], abs=1e-15)
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(ValueError, match="'iuo' must be iou, dice or pixel_accuracy"):
+    with pytest.raises(ValueError, match="'iuo' must be iou, dice, pixel_accuracy, ber"):
         pooled_score(np.eye(2), "iuo")
 
 
@@ -64,6 +65,16 @@ def test_without_noise_of_the_images_the_interval_is_the_t_interval():
     assert found.mean == pytest.approx(0.83) and found.sd == pytest.approx(scores.std(ddof=1))
     # the sampled quantile has a relative error of about 2 % (sqrt(.025 · .975 / 40000) / 0.0107 / 4.3)
     assert (found.low, found.high) == pytest.approx((0.83 - half, 0.83 + half), abs=0.06 * half)
+
+
+def test_error_rates_are_in_percent_and_so_are_their_intervals():
+    all_wrong = np.tile([[0, 10], [10, 0]], (2, 4, 1, 1))
+    all_right = np.tile([[10, 0], [0, 10]], (2, 4, 1, 1))
+    for matrices, rate in ((all_wrong, 100), (all_right, 0)):
+        found = score_estimate(matrices, "ber")
+        assert (found.mean, found.low, found.high) == (rate, rate, rate)
+    found = difference_estimate(all_right, all_wrong, "ber")
+    assert (found.mean, found.low, found.high) == (-100, -100, -100)
 
 
 def test_intervals_stay_within_what_a_score_can_be():

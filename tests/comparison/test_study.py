@@ -36,6 +36,14 @@ def test_a_pick_at_the_edge_of_the_grid_is_marked(study, best, at_edge):
     assert study.pick(study.cells[0]) == Pick(best, at_edge)
 
 
+def test_the_least_error_rate_is_the_best(tmp_path):
+    study = Study(study_settings(tmp_path, metric="ber"))
+    for rate, score in ((1e-4, 30.0), (1e-3, 10.0), (1e-2, 10.0)):
+        write_record(study.cells[0].run(rate, 0), validation=score)
+    study.refresh()
+    assert study.pick(study.cells[0]) == Pick(1e-3, False)
+
+
 def test_equal_scores_pick_the_smaller_rate(study):
     for rate in (1e-2, 1e-3, 1e-4):
         write_record(study.cells[0].run(rate, 0), validation=0.7)

@@ -50,6 +50,17 @@ def test_differences_are_to_the_reference_on_the_same_images_and_seeds(study):
     assert [line.adjusted for line in (decoder, conv, full)] == holm(p_values)
 
 
+@pytest.mark.parametrize(("metric", "side", "sign"), [("iou", "above", 1), ("ber", "below", -1)])
+def test_the_table_says_on_which_side_of_0_a_method_is_better(tmp_path, metric, side, sign):
+    study = Study(study_settings(tmp_path, metric=metric))
+    finish(study, iou={"decoder": 0.8, "lora": 0.4}, best=1e-3)
+    tables = summarize_study(study)
+    assert sign * tables[0][1][0].difference.mean > 0  # the decoder is better
+    text = markdown(study.settings, tables)
+    assert f"the method's score less that of lora, so {side} 0 the method is better" in text
+    assert ("Lower is better." in text) == (metric == "ber")
+
+
 def test_only_seeds_that_both_have_are_paired(study):
     cell = next(cell for cell in study.cells if cell.method == "decoder")
     write_failure(cell.run(1e-3, 2), "out of memory")

@@ -42,6 +42,13 @@ def test_a_run_s_record_holds_its_scores_as_evaluate_gives_them(done):
     assert record.adapter_bytes == (task.folder / "adapter/adapter_model.safetensors").stat().st_size
 
 
+def test_the_best_error_rate_of_a_run_is_its_least(workspace):
+    task = task_of(workspace, "rated", metric="ber", learning_rate=1e-2)
+    worker.perform(task)
+    logged = [entry["eval_ber"] for entry in RunFolder(task.folder).read_log() if "eval_ber" in entry]
+    assert Record.read(task.folder).validation == min(logged) < max(logged)
+
+
 def test_a_record_says_what_the_run_took(done):
     _, record = done
     assert 0 < record.seconds < 60 and 1e8 < record.peak_memory < 1e10

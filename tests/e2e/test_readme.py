@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HELA = ROOT / "src" / "convlora" / "assets" / "hela"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOWNLOADS = ("convert", "data", "reproduce")  # they need files from elsewhere: here only their settings are read
 
 
 def blocks(language):
@@ -57,6 +58,7 @@ def test_the_readme_shows_all_commands_and_the_makefile_has_its_targets():
     shown = commands()
     for name in set(COMMANDS) - {"demo"}:
         assert any(command.startswith(f"convlora {name} ") for command in shown), name
+    assert all(f"  {name:<10}{text}\n" in README for name, text in COMMANDS.items())
     makefile = (ROOT / "Makefile").read_text()
     targets = {shlex.split(command)[1] for command in shown if command.startswith("make ")}
     assert targets == {"demo", "test"}
@@ -64,16 +66,25 @@ def test_the_readme_shows_all_commands_and_the_makefile_has_its_targets():
 
 
 def test_the_readmes_commands_work_in_their_order(newcomer):
+    (study,) = blocks("yaml")
+    (newcomer / "study.yaml").write_text(study)
     for command in commands():
         if command.startswith("make "):
             continue
         arguments = shlex.split(command)
         if arguments[1] == "train":
             arguments += ["--max_steps", "2", "--batch_size", "2"]
+        if arguments[1] == "compare":
+            arguments += ["--report_only", "true"]  # every run's settings are checked, and none is made
+        if arguments[1] in DOWNLOADS:
+            arguments += ["--print_config"]
         output = run(arguments, newcomer)
         if arguments[1] == "check":
             assert "All images and masks are usable." in output
     assert (newcomer / "runs" / "nuclei" / "report.html").is_file()
+    assert (newcomer / "runs" / "nuclei" / "analysis.html").is_file()
+    table = (newcomer / "runs" / "study" / "table.md").read_text(encoding="utf-8")
+    assert "at least 12 runs are still to be made" in table  # 4 methods with 3 rates; then other seeds
     assert len(list((newcomer / "masks").glob("*_overlay.png"))) == 8
 
 

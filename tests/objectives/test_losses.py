@@ -8,8 +8,8 @@ from monai.losses import DiceCELoss
 
 from convlora.errors import SettingsError
 from convlora.objectives.losses import LOSSES, check_loss, get_loss
+from tests.objectives.pairs import IGNORED, random_pairs
 
-IGNORED = 255
 CASES = [*((name, 1) for name in LOSSES), ("dice-ce", 4)]
 every_loss = pytest.mark.parametrize(("name", "masks"), CASES, ids=[f"{name}-{masks}" for name, masks in CASES])
 
@@ -157,6 +157,31 @@ def test_balanced_bce_equals_a_count_by_hand(ignored):
     labels, _ = with_ignored(labels, ignored)
     want = balanced_by_hand(logits, labels)
     assert LOSSES["balanced-bce"](logits, labels, IGNORED).item() == pytest.approx(want, rel=1e-5)
+
+
+def test_balanced_bce_equals_the_mean_over_both_sides_in_value_and_gradient():
+    def both_sides(logits, labels):
+        p = logits[:, 0].double().sigmoid()
+        sides = [[-(1 - x[y == 0]).log().mean(), -x[y == 1].log().mean()] for x, y in zip(p, labels, strict=True)]
+        return torch.stack([(negative + positive) / 2 for negative, positive in sides]).mean()
+
+    check_equal(LOSSES["balanced-bce"], both_sides, *batch())
+
+
+@pytest.mark.parametrize("name", ["structure", "structure-weighted", "balanced-bce"])
+def test_losses_of_random_pairs_equal_a_count_by_hand(name):
+    """Of any size from one pixel on, empty, full, and with any share of ignored pixels."""
+    oracle = {
+        "structure": lambda x, y: structure_by_hand(x, y, weighted=False),
+        "structure-weighted": lambda x, y: structure_by_hand(x, y, weighted=True),
+        "balanced-bce": balanced_by_hand,
+    }[name]
+    pairs = random_pairs(count=360)
+    for pair in pairs:
+        logits = torch.from_numpy(12 * pair.probability - 6)[None, None]
+        labels = torch.from_numpy(pair.truth)[None]
+        want = oracle(logits, labels) if pair.valid.any() else 0.0
+        assert LOSSES[name](logits, labels, IGNORED).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
 def test_balanced_bce_does_not_depend_on_how_large_the_foreground_is():

@@ -8,7 +8,9 @@ from monai.metrics import compute_dice, compute_iou
 
 from convlora.objectives.metrics import (
     DEFINITIONS,
+    LOWER_IS_BETTER,
     balanced_error_rate,
+    best,
     bootstrap_interval,
     confusion_matrix,
     foreground,
@@ -16,8 +18,7 @@ from convlora.objectives.metrics import (
     summarize,
 )
 from convlora.objectives.saliency import SaliencyMeasures
-
-IGNORED = 255
+from tests.objectives.pairs import IGNORED, random_pairs
 
 
 def masks(classes, seed=0, images=6, absent=()):
@@ -77,6 +78,68 @@ def scores_by_definition(pairs, classes):
 def test_scores_equal_an_independent_implementation(classes, seed):
     pairs = masks(classes, seed)
     assert summarize(matrices(pairs, classes)) == pytest.approx(scores_by_definition(pairs, classes), rel=1e-12)
+
+
+NAMES = ("iou", "dice", "miou", "pixel_accuracy", "ber", "iou_per_image", "dice_per_image", "ber_per_image")
+
+
+def plain_scores(prediction, truth, classes):
+    """The first five of `NAMES`, of some pixels, class by class."""
+    if not truth.size:
+        return [math.nan] * 5
+    ious, dices, recalls = {}, {}, []
+    for k in range(classes):
+        predicted, there = prediction == k, truth == k
+        both, either = np.sum(predicted & there), np.sum(predicted | there)
+        if either:
+            ious[k], dices[k] = both / either, 2 * both / (predicted.sum() + there.sum())
+        if there.any():
+            recalls.append(both / there.sum())
+    iou, dice = ([score[k] for k in score if k > 0] or [1.0] for score in (ious, dices))
+    iou, dice, miou, recall = (sum(scores) / len(scores) for scores in (iou, dice, [*ious.values()], recalls))
+    return [iou, dice, miou, np.mean(prediction == truth), 100 * (1 - recall)]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_scores_of_ten_thousand_pairs_alone_and_in_sets_equal_plain_formulas(classes):
+    pairs = random_pairs(classes)
+    confusions = [confusion_matrix(pair.prediction, pair.truth, classes) for pair in pairs]
+    alone = np.array([plain_scores(*pair.counted, classes) for pair in pairs])
+    found, wanted = [], []
+    for start, length in [*((i, 1) for i in range(len(pairs))), *((i, 20) for i in range(0, len(pairs), 20))]:
+        part = slice(start, start + length)
+        scores = summarize(confusions[part])
+        found.append([scores.get(name, math.nan) for name in NAMES])
+        pixels = zip(*(pair.counted for pair in pairs[part]), strict=True)
+        pooled = alone[start] if length == 1 else plain_scores(*map(np.concatenate, pixels), classes)
+        valid = alone[part][~np.isnan(alone[part, 0])]
+        wanted.append([*pooled, *(valid.mean(0) if len(valid) else alone[start])[[0, 1, 4]]])
+    undefined = [classes > 2 and name.startswith("ber") for name in NAMES]
+    np.testing.assert_allclose(found, np.where(undefined, math.nan, wanted), rtol=1e-12, atol=1e-12)
+
+
+def test_the_random_pairs_hold_every_odd_case_hundreds_of_times():
+    pairs = random_pairs()
+    truths = [pair.truth[pair.valid] for pair in pairs]
+    cases = {
+        "nothing valid": [not truth.size for truth in truths],
+        "empty": [truth.size and not truth.any() for truth in truths],
+        "full": [truth.size and truth.all() for truth in truths],
+        "one pixel of foreground": [truth.sum() == 1 for truth in truths],
+        "ignored pixels": [0 < truth.size < pair.truth.size for truth, pair in zip(truths, pairs, strict=True)],
+        "at most 4 pixels": [pair.truth.size <= 4 for pair in pairs],
+        "a probability of one half": [(pair.probability == 0.5).any() for pair in pairs],
+    }
+    assert {name: sum(map(bool, found)) for name, found in cases.items() if sum(map(bool, found)) < 200} == {}
+
+
+def test_the_best_score_is_the_least_error_or_the_largest_of_the_others():
+    assert set(LOWER_IS_BETTER) < set(DEFINITIONS)
+    assert (best(iter([2, 1, 3]), "ber"), best(iter([2, 1, 3]), "mae"), best(iter([2, 1, 3]), "iou")) == (1, 1, 3)
+    truth = np.array([[0, 1, 1, 0]])
+    right, wrong = ([confusion_matrix(prediction, truth, 2)] for prediction in (truth, 1 - truth))
+    for name, score in summarize(right).items():
+        assert best([score, summarize(wrong)[name]], name) == score
 
 
 def test_a_class_that_never_occurs_is_left_out_and_one_only_predicted_counts_as_missed():

@@ -98,6 +98,19 @@ def value_and_gradients(masks, logits, labels, seed=0):
     return value.detach(), masks.grad, logits.grad
 
 
+def test_the_gradient_is_the_slope():
+    masks, logits, labels = batch()
+    labels, _ = with_ignored(labels)
+    _, *gradients = value_and_gradients(masks, logits, labels)
+    for moved, gradient in zip((masks, logits), gradients, strict=True):
+        step = 0.02 * gradient / gradient.abs().max()
+        ends = [[x + sign * step if x is moved else x for x in (masks, logits)] for sign in (1, -1)]
+        up, down = (set_loss(*end, labels).item() for end in ends)
+        # values near 30 are rounded to 2**-20 = 1e-6, and the slope is above 1e-2; the cubic term is step² / 6
+        assert up - down == pytest.approx(2 * (gradient * step).sum().item(), rel=2e-3)
+        assert up - down > 5e-3
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 def test_what_is_predicted_under_ignored_pixels_changes_nothing(monkeypatch, sampled):
     few_points(monkeypatch, sampled)

@@ -10,7 +10,15 @@ def result(model=MODEL, **changes):
     scores = [{"SBU": {"ber": 3.0 + seed, "ber_per_image": 2.0 + seed}} for seed in range(2)]
     runs = [Run("conv-lora", seed, score) for seed, score in enumerate(scores)]
     return Reproduction(
-        **{"entry": SETS["sbu-shadow"], "model": model, "changes": {}, "runs": runs, "notes": [], **changes}
+        **{
+            "entry": SETS["sbu-shadow"],
+            "model": model,
+            "picked_by": "ber_per_image",
+            "changes": {},
+            "runs": runs,
+            "notes": [],
+            **changes,
+        }
     )
 
 
@@ -33,6 +41,19 @@ def test_undefined_scores_and_failed_runs_are_counted_out():
 def test_another_model_than_the_papers_is_shouted(model, same):
     text = markdown(result(model), {})
     assert f"model: {model}" in text and ("NOT COMPARABLE" in text.upper()) is not same
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "remark"),
+    [
+        ("sbu-shadow", "ber_per_image", "ber_per_image; as in the paper's code"),
+        ("sbu-shadow", "iou", "iou; the paper's code picks it by ber_per_image"),
+        ("trans10k", "iou", "iou; what the paper's code picks it by is not known"),
+    ],
+)
+def test_what_picks_the_checkpoint_is_said_beside_the_papers(name, metric, remark):
+    text = markdown(result(entry=SETS[name], picked_by=metric, runs=[]), {})
+    assert f"\n- the checkpoint of a run is picked by validation {remark}\n" in text
 
 
 def test_changes_notes_and_reports_are_listed():

@@ -78,6 +78,21 @@ def test_runs_without_a_choice_have_no_such_file(workspace, tmp_path, adapter):
     assert not run.routing.exists()
 
 
+@pytest.mark.parametrize(
+    ("metric", "scores", "stops"),
+    [
+        ("iou", [0.1, 0.9, 0.5, 0.6], True),
+        ("iou", [0.9, 0.1, 0.5, 0.95], False),
+        ("ber", [0.9, 0.1, 0.5, 0.6], True),
+        ("ber", [0.1, 0.9, 0.5, 0.05], False),
+        ("s_measure", [], False),
+    ],
+)
+def test_early_stopping_knows_which_scores_are_better(metric, scores, stops):
+    log = [{"loss": 1.0}, *({f"eval_{metric}": score, "eval_dice": i} for i, score in enumerate(scores))]
+    assert callbacks.EarlyStopping(metric, 2).exhausted(log) is stops
+
+
 def test_reading_the_counts_does_not_wait_for_every_step(workspace, tmp_path, monkeypatch):
     """Tensors become numbers once a line and once a checkpoint."""
     read = []

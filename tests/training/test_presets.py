@@ -3,6 +3,7 @@ import yaml
 
 from convlora.data.catalog.sets import SETS
 from convlora.errors import SettingsError
+from convlora.reproduction.published import PUBLISHED
 from convlora.settings import from_arguments
 from convlora.training.presets import preset, preset_path, with_preset
 from convlora.training.settings import TrainSettings
@@ -21,6 +22,7 @@ def test_every_set_has_the_papers_settings(name):
     assert found.learning_rate == (3e-4 if name in ("leaf", "road") else 1e-4)
     assert found.epochs == {"sbu-shadow": 10, "camo": 20, "road": 20}.get(name, 30)
     assert found.loss == {"sbu-shadow": "balanced-bce", "trans10k": "set"}.get(name, "structure")
+    assert found.metric == (PUBLISHED[name].picked_by or "iou")
     assert found.head == ("queries" if name == "trans10k" else "classes")
     assert len(found.classes) == (12 if name == "trans10k" else 2)
     assert found.mask_format == ("binary" if SETS[name].binary else "ids")

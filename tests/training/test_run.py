@@ -11,7 +11,7 @@ import yaml
 
 from convlora.data.checking import check_data
 from convlora.data.settings import AugmentationSettings
-from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, WeightsError
+from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.inference.predictor import Predictor
 from convlora.training import build as build_module
 from convlora.training import trainer as trainer_module
@@ -61,13 +61,37 @@ def test_training_learns(workspace):
     assert max(scores) > 0.6
 
 
-def test_the_adapter_is_that_of_the_best_validation(workspace, monkeypatch):
-    scores = iter([0.3, 0.9, 0.5])
-    monkeypatch.setattr(build_module, "validation_scores", lambda *a, **k: {"iou": next(scores)})
-    run = train(quick_settings(workspace, "best", keep_checkpoints=1))
+@pytest.mark.parametrize(("metric", "scores"), [("iou", [0.3, 0.9, 0.5]), ("ber", [30.0, 10.0, 20.0])])
+def test_the_adapter_is_that_of_the_best_validation(workspace, monkeypatch, metric, scores):
+    each = iter(scores)
+    monkeypatch.setattr(build_module, "validation_scores", lambda *a, **k: {metric: next(each)})
+    run = train(quick_settings(workspace, f"best_{metric}", keep_checkpoints=1, metric=metric))
     assert {path.name for path in run.checkpoints.iterdir()} == {"checkpoint-4", "checkpoint-6"}
     best = run.checkpoints / "checkpoint-4" / "adapter" / "adapter_model.safetensors"
     assert best.read_bytes() == (run.adapter / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("metric", ["s_measure", "ber_per_image"])
+def test_a_score_of_two_classes_picks_the_checkpoint(workspace, metric):
+    settings = quick_settings(workspace, f"picked_{metric}", metric=metric, learning_rate=1e-2)
+    with pytest.raises(Crash):
+        train(settings, crash_after(5))
+    run = resume(settings.output)
+    scores = {entry["step"]: entry[f"eval_{metric}"] for entry in run.read_log() if f"eval_{metric}" in entry}
+    assert list(scores) == [2, 4, 6] and len(set(scores.values())) > 1
+    step = (max if metric == "s_measure" else min)(scores, key=scores.get)
+    kept = run.checkpoints / f"checkpoint-{step}" / "adapter" / "adapter_model.safetensors"
+    assert kept.read_bytes() == (run.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_score_of_two_classes_is_refused_for_masks_of_three(workspace, tmp_path):
+    from tests.training.runs import write_data
+
+    write_data(tmp_path / "data", classes=3)
+    (tmp_path / "sam").symlink_to(workspace / "sam")
+    with pytest.raises(SettingsError, match="metric='ber' is defined for two classes, and there are 3; use iou"):
+        train(quick_settings(tmp_path, metric="ber"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_early_stopping_ends_the_run_and_survives_a_crash_after_it(workspace, monkeypatch):

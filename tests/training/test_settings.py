@@ -3,11 +3,13 @@ import pytest
 from convlora.errors import SettingsError
 from convlora.training.settings import (
     METHODS,
+    METRICS,
     AdapterSettings,
     TrainSettings,
     as_dict,
     decoder_problem,
     from_dict,
+    metric_problem,
     validate,
 )
 
@@ -27,6 +29,10 @@ def test_a_tree_becomes_plain_values_and_comes_back():
         ({"method": "conv_lora"}, "method='conv_lora' must be one of conv-lora, lora, dora, adapter, "),
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"metric": "acc"}, "metric='acc'"),
+        (
+            {"metric": "s_measure", "classes": ["a", "b", "c"]},
+            "metric='s_measure' is defined for two classes, and there are 3; use iou, dice, pixel_accuracy",
+        ),
         ({"resize": "fit"}, "resize='fit'"),
         ({"device": "tpu"}, "device='tpu'"),
         ({"loss": "dicee"}, "loss='dicee'"),
@@ -72,6 +78,15 @@ def test_all_problems_are_reported_at_once():
 def test_unknown_keys_and_wrong_types_are_refused_with_a_suggestion(values, message):
     with pytest.raises(SettingsError, match=message):
         from_dict({"images": "i", "output": "o", **values}, source="f.yaml")
+
+
+def test_metrics_are_defined_and_those_of_two_classes_only_are_known():
+    from convlora.objectives.metrics import DEFINITIONS
+
+    assert set(METRICS) < set(DEFINITIONS)
+    for name in METRICS:
+        validate(settings(metric=name, classes=["a", "b"]))
+        assert (metric_problem(name, 3) is not None) == ("binary tasks only" in DEFINITIONS[name])
 
 
 def test_the_variants_of_the_layer_are_those_of_the_adapter():

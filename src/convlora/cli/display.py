@@ -29,6 +29,7 @@ class TrainingDisplay:
     def __init__(self) -> None:
         self.bar: tqdm | None = None
         self.stage = ""
+        self.shown = ["iou", "dice"]
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -36,6 +37,7 @@ class TrainingDisplay:
             self._advance("checking images", event.done, event.total, "image")
         elif isinstance(event, Started):
             self.close()
+            self.shown = list(dict.fromkeys(("iou", "dice", event.metric)))
             if event.data is not None:
                 print_data(event.data)
             share = 100 * event.trainable / event.total
@@ -60,7 +62,7 @@ class TrainingDisplay:
         if event.loss is not None:
             self.bar.set_postfix_str(f"loss {event.loss:.4f}", refresh=False)
         if event.scores:
-            shown = " ".join(f"{name} {event.scores[name]:.3f}" for name in ("iou", "dice") if name in event.scores)
+            shown = " ".join(f"{name} {event.scores[name]:.3f}" for name in self.shown if name in event.scores)
             self.bar.write(f"  step {event.step}: validation {shown}", file=sys.stdout)
 
     def _advance(self, stage: str, done: int, total: int, unit: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from convlora.comparison.study import Study
 from convlora.comparison.summary import Line, Table
 from convlora.evaluation.figures import as_svg, new_figure
+from convlora.objectives.metrics import LOWER_IS_BETTER
 
 # Okabe and Ito's colours without yellow, which is faint on white; after them, other dashes
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -48,7 +49,9 @@ def difference_bars(lines: Sequence[Line], reference: str, metric: str) -> str:
         axis.errorbar(found.mean, place, xerr=np.maximum(ends, 0), fmt="o", color=_COLOURS[0], capsize=3)
     axis.axvline(0, color="#5b6676", linewidth=0.8)
     axis.set_yticks(range(len(shown)), [line.cell.method for line in shown])
-    axis.set(ylim=(len(shown) - 0.5, -0.5), title=f"test {metric}, difference to {reference}, 95 % interval")
+    better = "less" if metric in LOWER_IS_BETTER else "more"
+    title = f"test {metric} ({better} is better), difference to {reference}, 95 % interval"
+    axis.set(ylim=(len(shown) - 0.5, -0.5), title=title)
     return as_svg(figure)
 
 

@@ -13,6 +13,7 @@ from convlora.comparison.records import Record
 from convlora.comparison.study import Study
 from convlora.comparison.tasks import BUSY, DONE, INTERRUPTED, REFUSED, Task
 from convlora.errors import OutputError
+from convlora.objectives.metrics import best
 from convlora.training.folder import RunFolder
 from convlora.training.settings import as_dict
 
@@ -139,5 +140,5 @@ def _line(run: Run) -> str:
         place += f" of {settings.max_steps}"
     elif "epoch" in last:
         place += f", epoch {last['epoch']:.1f} of {settings.epochs}"
-    best = f", best validation {settings.metric} {max(scores):.3f}" if scores else ""
-    return f"{run.title}: {place}{best}"
+    found = f", best validation {settings.metric} {best(scores, settings.metric):.3f}" if scores else ""
+    return f"{run.title}: {place}{found}"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convlora.errors import SettingsError
-from convlora.training.settings import METHODS, METRICS
+from convlora.training.settings import METHODS
 
+POOLED = ("iou", "dice", "pixel_accuracy", "ber")  # scores that the pooled confusion matrices of images give
 ENGINES = ("local", "submitit")
 KEPT = ("all", "adapters", "nothing")
 OWN = ("output", "learning_rate", "seed", "metric")  # of a run; the study sets them
@@ -42,7 +43,8 @@ class CompareSettings:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Seeds of the runs in the table, at the picked rate; those made for the tuning are not made again."""
     metric: str = "iou"
-    """Score that picks checkpoints and rates on validation, and that is compared on the test images."""
+    """Score that picks checkpoints and rates on validation, and that is compared on the test images: iou, dice,
+    pixel_accuracy or, for two classes, ber."""
     reference: str | None = "lora"
     """Method that the others' differences are to; null for none."""
     keep: str = "adapters"
@@ -96,7 +98,12 @@ class CompareSettings:
             yield f"learning_rates={self.learning_rates} must be more than 0"
 
     def _choice_problems(self) -> Iterable[str]:
-        for name, allowed in (("metric", METRICS), ("engine", ENGINES), ("keep", KEPT)):
+        if self.metric not in POOLED:
+            yield (
+                f"metric={self.metric!r} must be one of {', '.join(POOLED)}, scores of pooled confusion matrices, "
+                "as which the test images are resampled"
+            )
+        for name, allowed in (("engine", ENGINES), ("keep", KEPT)):
             if getattr(self, name) not in allowed:
                 yield f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}"
         if self.reference is not None and self.reference not in self.methods:

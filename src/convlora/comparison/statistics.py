@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convlora.objectives.metrics import foreground
+from convlora.comparison.settings import POOLED
+from convlora.objectives.metrics import balanced_error_rate, foreground
 
 RESAMPLES = 10_000
 _CHUNK = 4_000_000  # counts that are in memory at a time
@@ -49,13 +50,15 @@ def pooled_score(confusion: np.ndarray, metric: str) -> np.ndarray:
 
     Args:
         confusion: Rows are the truth.
-        metric: iou, dice or pixel_accuracy.
+        metric: iou, dice, pixel_accuracy or ber.
     """
     if metric == "pixel_accuracy":
         with np.errstate(invalid="ignore"):
             return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+    if metric == "ber":
+        return balanced_error_rate(confusion)
     if metric not in ("iou", "dice"):
-        raise ValueError(f"metric {metric!r} must be iou, dice or pixel_accuracy")
+        raise ValueError(f"metric {metric!r} must be {', '.join(POOLED)}")
     iou, dice = foreground(confusion)
     return iou if metric == "iou" else dice
 
@@ -112,7 +115,9 @@ def estimate(
 
 def score_estimate(matrices: np.ndarray, metric: str) -> Estimate:
     """The mean test score of the runs of a method, from (S, N, K, K) confusion matrices."""
-    return estimate(pooled_score(matrices.sum(1), metric), resampled_scores(matrices, metric), bounds=(0, 1))
+    return estimate(
+        pooled_score(matrices.sum(1), metric), resampled_scores(matrices, metric), bounds=(0, _largest(metric))
+    )
 
 
 def difference_estimate(matrices: np.ndarray, reference: np.ndarray, metric: str) -> Estimate:
@@ -123,7 +128,11 @@ def difference_estimate(matrices: np.ndarray, reference: np.ndarray, metric: str
         )
     scores = pooled_score(matrices.sum(1), metric) - pooled_score(reference.sum(1), metric)
     resampled = resampled_scores(matrices, metric) - resampled_scores(reference, metric)
-    return estimate(scores, resampled, bounds=(-1, 1))
+    return estimate(scores, resampled, bounds=(-_largest(metric), _largest(metric)))
+
+
+def _largest(metric: str) -> float:
+    return 100.0 if metric == "ber" else 1.0  # percent
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 from convlora.comparison.plan import Cell, Run, plan
 from convlora.comparison.records import Record, record_path, refuse_changed
 from convlora.comparison.settings import CompareSettings
+from convlora.objectives.metrics import best
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class Study:
         valid = {rate: score for rate, score in scores.items() if not math.isnan(score)}
         if not valid:
             return None
-        best = max(valid, key=valid.__getitem__)  # the first of equals
-        return Pick(best, best in (min(rates), max(rates)))
+        top = best(valid.values(), self.settings.metric)
+        rate = next(rate for rate in valid if valid[rate] == top)  # the first of equals
+        return Pick(rate, rate in (min(rates), max(rates)))
 
     def validation(self, cell: Cell, rate: float) -> float:
         """Mean best validation score over the tuning seeds; NaN if one of these runs failed or is missing."""

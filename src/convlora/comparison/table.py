@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from convlora.comparison.settings import CompareSettings
 from convlora.comparison.statistics import RESAMPLES, Estimate
 from convlora.comparison.summary import Line, Table
-from convlora.objectives.metrics import DEFINITIONS
+from convlora.objectives.metrics import DEFINITIONS, LOWER_IS_BETTER
 
 
 def head(settings: CompareSettings) -> list[str]:
@@ -57,7 +57,8 @@ def notes(settings: CompareSettings) -> list[str]:
     """What a reader of the tables must know."""
     several = len(settings.learning_rates) > 1
     grid = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
-    found = [f"{settings.metric}: {DEFINITIONS[settings.metric]}."]
+    lower = settings.metric in LOWER_IS_BETTER
+    found = [f"{settings.metric}: {DEFINITIONS[settings.metric]}.{' Lower is better.' if lower else ''}"]
     found.append(
         f"Learning rate: the best of {grid} on the validation images, seeds {_listed(settings.tuning_seeds)}; "
         "“edge of grid”: the best rate may lie outside."
@@ -71,8 +72,9 @@ def notes(settings: CompareSettings) -> list[str]:
     )
     if settings.reference:
         found.append(
-            f"Difference to {settings.reference}: same seeds, same images; p is two-sided, by the same bootstrap, "
-            "adjusted by Holm's method for the number of methods in the table."
+            f"Difference to {settings.reference}: the method's score less that of {settings.reference}, so "
+            f"{'below' if lower else 'above'} 0 the method is better; same seeds, same images; p is two-sided, by the "
+            "same bootstrap, adjusted by Holm's method for the number of methods in the table."
         )
     found.append("Time: training with its validations, without loading and scoring. Memory: of the process.")
     return found

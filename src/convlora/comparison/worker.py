@@ -28,6 +28,7 @@ from convlora.evaluation.results import RunResult, describe_run
 from convlora.evaluation.scoring import score
 from convlora.files import output_errors, whole_folder, write_json
 from convlora.inference.predictor import Predictor
+from convlora.objectives.metrics import best
 from convlora.sam.precision import pick_device
 from convlora.training.events import Event, Progress, Started
 from convlora.training.folder import RunFolder
@@ -90,9 +91,10 @@ def _make(task: Task) -> Record:
     result, names = _score(folder, settings)
     write_json(folder.metrics, result.as_json())
     values = [entry.get(f"eval_{settings.metric}") for entry in folder.read_log()]
+    known = [value for value in values if value is not None]
     return Record(
         settings=as_dict(settings),
-        validation=max((value for value in values if value is not None), default=None),
+        validation=best(known, settings.metric) if known else None,
         scores=result.scores.as_json()["scores"],
         images=[image.name for image in result.scores.images],
         classes=names,

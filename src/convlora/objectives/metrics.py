@@ -6,7 +6,7 @@ out. So scores of a whole set cost no more memory than the matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,12 @@ DEFINITIONS = {
     "e_measure": "Enhanced-alignment measure E_φ (Fan et al. 2018), mean over thresholds and images; binary tasks only",
     "weighted_f": "Weighted F-measure, β² = 1 (Margolin et al. 2014; 0 if empty), mean over images; binary tasks only",
 }
+LOWER_IS_BETTER = frozenset({"ber", "ber_per_image", "mae"})
+
+
+def best(scores: Iterable[float], metric: str) -> float:
+    """The best of at least one score by this name: the largest, or the smallest of those in `LOWER_IS_BETTER`."""
+    return min(scores) if metric in LOWER_IS_BETTER else max(scores)
 
 
 def confusion_matrix(

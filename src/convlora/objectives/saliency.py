@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+
+def s_measure(probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
+    """Structure measure S_α, α = 0.5, of one image (Fan et al., ICCV 2017); NaN if it has no valid pixel.
+
+    Args:
+        probability: As of `SaliencyMeasures.add`, like the following.
+        truth: (H, W) bool.
+        valid: (H, W) bool.
+    """
+    if valid is not None and not valid.any():
+        return math.nan
+    return float(_s_measure_class()().cal_sm(*_whole(probability, truth, valid)))
 
 
 class SaliencyMeasures:
@@ -14,10 +29,14 @@ class SaliencyMeasures:
     """
 
     def __init__(self) -> None:
-        from py_sod_metrics import Emeasure, WeightedFmeasure  # 1.7 s to import
+        from py_sod_metrics import WeightedFmeasure  # 1.7 s to import
 
         self._errors: list[float] = []
-        self._measures = {"s_measure": _s_measure(), "e_measure": Emeasure(), "weighted_f": WeightedFmeasure()}
+        self._measures = {
+            "s_measure": _s_measure_class()(),
+            "e_measure": _e_measure_class()(),
+            "weighted_f": WeightedFmeasure(),
+        }
 
     def add(self, probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Add one image; one without a valid pixel is left out.
@@ -32,8 +51,7 @@ class SaliencyMeasures:
             valid = np.ones(truth.shape, bool)
         if not valid.any():
             return
-        probability = np.where(valid, probability.astype(np.float64), 0.0)
-        truth = truth.astype(bool) & valid
+        probability, truth = _whole(probability, truth, valid)
         self._errors.append(float(np.abs(probability - truth)[valid].mean()))
         for measure in self._measures.values():
             measure.step(pred=probability, gt=truth, normalize=False)
@@ -51,8 +69,15 @@ class SaliencyMeasures:
         }
 
 
-def _s_measure() -> Any:
-    """pysodmetrics' S-measure, defined also for a part of one pixel or none.
+def _whole(probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The pair in float64 and bool, with background that was rightly predicted where it is not valid."""
+    valid = np.ones(truth.shape, bool) if valid is None else valid
+    return np.where(valid, probability.astype(np.float64), 0.0), truth.astype(bool) & valid
+
+
+@cache
+def _s_measure_class() -> Any:
+    """pysodmetrics' class of S-measures, defined also for a part of one pixel or none.
 
     There the library divides by zero and gives the whole image 0, however good: an object of one pixel, or one whose
     centroid lies in the last row or column, so that a quadrant is empty.
@@ -68,4 +93,17 @@ def _s_measure() -> Any:
             # An empty quadrant has weight 0; in one of a pixel nothing varies, which the library scores 1 elsewhere
             return super().ssim(pred, gt) if pred.size > 1 else 1.0
 
-    return DefinedSmeasure()
+    return DefinedSmeasure
+
+
+@cache
+def _e_measure_class() -> Any:
+    """pysodmetrics' class of E-measures, defined also for an image of one pixel, where it divides by N - 1 = 0."""
+    from py_sod_metrics import Emeasure
+
+    class DefinedEmeasure(Emeasure):
+        def cal_changeable_em(self, pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+            measures: np.ndarray = super().cal_changeable_em(pred, gt)
+            return measures if pred.size > 1 else measures * np.spacing(1)  # which the library adds to N - 1
+
+    return DefinedEmeasure

@@ -26,10 +26,12 @@ class Published:
     Attributes:
         metrics: Names of `convlora.objectives.metrics.DEFINITIONS`, in the order of the table.
         figures: (test set, metric) → method → the paper's figure, in percent.
+        picked_by: Validation score that picks the checkpoint in the released code; None where that is not known.
     """
 
     metrics: tuple[str, ...]
     figures: dict[tuple[str, str], dict[str, float]]
+    picked_by: str | None
 
 
 _SALIENCY = ("s_measure", "e_measure", "weighted_f", "mae")
@@ -41,10 +43,12 @@ PUBLISHED: dict[str, Published] = {
             ("Kvasir", "s_measure"): {"lora": 91.2, "conv-lora": 92.0},
             ("CVC-ClinicDB", "s_measure"): {"lora": 90.7, "conv-lora": 91.3},
         },
+        picked_by="s_measure",
     ),
     "isic2017": Published(
         ("iou_per_image", "dice_per_image", "iou", "dice"),
         {("ISIC 2017", "iou_per_image"): {"lora": 76.6, "conv-lora": 77.6}},
+        picked_by="iou_per_image",
     ),
     "camo": Published(
         _SALIENCY,
@@ -52,22 +56,27 @@ PUBLISHED: dict[str, Published] = {
             ("CAMO", "s_measure"): {"lora": 88.0, "conv-lora": 88.3},
             ("CAMO", "weighted_f"): {"lora": 82.8, "conv-lora": 84.0},
         },
+        picked_by="s_measure",
     ),
     "sbu-shadow": Published(
         ("ber_per_image", "ber"),
         {("SBU", "ber_per_image"): {"lora": 2.74, "conv-lora": 2.54}},
+        picked_by="ber_per_image",
     ),
     "leaf": Published(
         ("iou_per_image", "dice_per_image", "iou", "dice"),
         {("Leaf", "dice_per_image"): {"lora": 83.6, "conv-lora": 84.3}},
+        picked_by="iou_per_image",
     ),
     "road": Published(
         ("iou_per_image", "dice_per_image", "iou", "dice"),
         {("Massachusetts Roads", "iou_per_image"): {"lora": 62.2, "conv-lora": 62.6}},
+        picked_by="iou_per_image",
     ),
     "trans10k": Published(
         ("miou", "pixel_accuracy"),
         {("Trans10K-v2", "miou"): {"decoder": 49.97, "lora": 66.01, "conv-lora": 67.09}},
+        picked_by=None,
     ),
 }
 

@@ -83,7 +83,7 @@ def reproduce(
             )
             runs.append(_make(own, data, settings, listener))
     notes = [f"archive: {data.record.source}, SHA-256 {data.record.sha256}", *data.layout.notes]
-    result = Reproduction(data.entry, training.model, changes_of(settings.name, training), runs, notes)
+    result = Reproduction(data.entry, training.model, training.metric, changes_of(settings.name, training), runs, notes)
     write_json(settings.folder / RESULTS, as_json(result))
     write_text(settings.folder / TABLE, markdown(result, _reports(settings, data.entry)))
     return result

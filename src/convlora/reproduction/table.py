@@ -39,6 +39,7 @@ class Reproduction:
     Attributes:
         entry: The set.
         model: That was tuned.
+        picked_by: Validation score that picked the checkpoints.
         changes: Settings that differ from the preset's, beside the model.
         runs: All of them, failed ones too.
         notes: On the data.
@@ -46,6 +47,7 @@ class Reproduction:
 
     entry: PaperSet
     model: str
+    picked_by: str
     changes: dict[str, Any]
     runs: list[Run]
     notes: list[str]
@@ -96,10 +98,16 @@ class Reproduction:
             f"paper: {REMARK}; “–”: not known here",
             "ours: mean ± standard deviation over the seeds, in percent but for MAE, at each image's own size",
             f"changed from the preset: {changed}" if changed else "settings: the preset's",
-            "the checkpoint of a run is picked by validation IoU; the paper's code picks it by the set's own score",
+            self._pick_remark(),
             *(f"{metric}: {text}" for metric, text in used.items()),
             *self.notes,
         ]
+
+    def _pick_remark(self) -> str:
+        theirs = PUBLISHED[self.entry.name].picked_by
+        other = f"the paper's code picks it by {theirs}" if theirs else "what the paper's code picks it by is not known"
+        same = "as in the paper's code" if self.picked_by == theirs else other
+        return f"the checkpoint of a run is picked by validation {self.picked_by}; {same}"
 
     def _model_remark(self) -> str:
         if self.model.rstrip("/").rpartition("/")[2] == MODEL.rpartition("/")[2]:

@@ -11,6 +11,7 @@ from transformers import TrainingArguments, set_seed
 
 from convlora.data.dataset import EpochSampler, SegmentationDataset
 from convlora.errors import SettingsError
+from convlora.objectives.metrics import LOWER_IS_BETTER
 from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision, store_frozen
 from convlora.sam.prefix import frozen_blocks
@@ -63,7 +64,14 @@ def build_trainer(
     validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 5)
 
     def scores_of(segmenter: nn.Module) -> dict[str, float]:
-        scores = validation_scores(segmenter, processor, validation, split.labels, batch_size=settings.batch_size)
+        scores = validation_scores(
+            segmenter,
+            processor,
+            validation,
+            split.labels,
+            batch_size=settings.batch_size,
+            with_s_measure=settings.metric == "s_measure",
+        )
         return {name: value for name, value in scores.items() if value == value}  # JSON knows no NaN
 
     trainer = SegmentationTrainer(
@@ -140,7 +148,7 @@ def training_arguments(
         save_strategy="steps",
         save_steps=every,
         metric_for_best_model=settings.metric if validated else None,
-        greater_is_better=True,
+        greater_is_better=settings.metric not in LOWER_IS_BETTER,
         logging_steps=1,
         logging_nan_inf_filter=False,
         dataloader_num_workers=workers,

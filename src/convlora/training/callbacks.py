@@ -18,6 +18,7 @@ from convlora.adapter import ConvLoraLinear
 from convlora.adapter.usage import choosing_layers, expert_usage
 from convlora.data.dataset import EpochSampler
 from convlora.files import append_json_line
+from convlora.objectives.metrics import best
 from convlora.training.events import Progress, Report
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class EarlyStopping(TrainerCallback):
     """Stop after so many validations without a better score; derived from the log, so it survives a resume."""
 
     def __init__(self, metric: str, patience: int) -> None:
-        self.metric = f"eval_{metric}"
+        self.metric = metric
         self.patience = patience
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -127,8 +128,9 @@ class EarlyStopping(TrainerCallback):
 
     def exhausted(self, log_history: list[dict[str, Any]]) -> bool:
         """Whether the last `patience` validations brought nothing better."""
-        scores = [entry[self.metric] for entry in log_history if self.metric in entry]
-        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience
+        name = f"eval_{self.metric}"
+        scores = [entry[name] for entry in log_history if name in entry]
+        return bool(scores) and len(scores) - 1 - scores.index(best(scores, self.metric)) >= self.patience
 
 
 class FinalEvaluation(TrainerCallback):

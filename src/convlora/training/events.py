@@ -28,6 +28,7 @@ class Started:
         frozen_blocks: Encoder blocks whose answers are kept and not computed again; None if they are not kept.
         first_step: Steps done before, by the run that is continued.
         total_steps: Steps of the whole run.
+        metric: Validation score that picks the best checkpoint.
         note: What the user should know about a run that is continued; None if there is nothing.
     """
 
@@ -38,6 +39,7 @@ class Started:
     frozen_blocks: int | None
     first_step: int
     total_steps: int
+    metric: str
     note: str | None = None
 
 

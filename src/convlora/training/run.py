@@ -15,7 +15,7 @@ from torch import distributed
 from transformers import TrainerState
 
 from convlora.data.checking import CheckedData, check_data
-from convlora.errors import NonFiniteLossError, OutputError, WeightsError
+from convlora.errors import NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.files import whole_folder
 from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision
@@ -25,7 +25,7 @@ from convlora.training.callbacks import EarlyStopping, Interrupted, StopOnSignal
 from convlora.training.events import Checking, Report, Started, silent
 from convlora.training.folder import RunFolder, Split
 from convlora.training.methods import count_parameters
-from convlora.training.settings import TrainSettings, as_dict, from_dict, validate
+from convlora.training.settings import TrainSettings, as_dict, from_dict, metric_problem, validate
 from convlora.training.trainer import TRAINER_STATE, SegmentationTrainer
 
 
@@ -91,7 +91,10 @@ def leave_process_group() -> None:
 
 
 def _check(settings: TrainSettings, report: Report) -> CheckedData:
-    return check_data(settings, progress=lambda done, total: report(Checking(done, total)))
+    checked = check_data(settings, progress=lambda done, total: report(Checking(done, total)))
+    if problem := metric_problem(settings.metric, checked.labels.num_classes):
+        raise SettingsError(f"{problem}.")
+    return checked
 
 
 def _run(
@@ -126,7 +129,8 @@ def _fit(
     precision = resolve_precision(settings.precision, pick_device(settings.device))
     blocks = trainer.prefix_cache.blocks if trainer.prefix_cache else None
     note = None if checkpoint is None else checkpoints.difference(checkpoint)
-    report(Started(checked, *count_parameters(trainer.model), precision, blocks, done, trainer.args.max_steps, note))
+    parameters, steps = count_parameters(trainer.model), trainer.args.max_steps
+    report(Started(checked, *parameters, precision, blocks, done, steps, settings.metric, note))
     early = EarlyStopping(settings.metric, settings.early_stopping) if settings.early_stopping else None
     if checkpoint is not None:
         state = read_state(checkpoint)

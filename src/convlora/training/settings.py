@@ -33,7 +33,8 @@ DECODERS = ("tuned", "adapted", "frozen")
 ROUTINGS = ("balanced", "learned", "random", "soft", "soft-token", "sum")  # as in the adapter, which imports torch
 VARIANTS = {"activation": ("gelu", "none"), "kernel_size": (3, 1), "context": ("window", "image")}
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-METRICS = ("iou", "dice", "pixel_accuracy")
+BINARY_METRICS = ("s_measure", "ber", "ber_per_image")
+METRICS = ("iou", "dice", "pixel_accuracy", "iou_per_image", *BINARY_METRICS)
 RESIZES = ("longest", "square")
 LOSSES = ("structure", "structure-weighted", "balanced-bce", "dice-ce")  # named here too: the losses import torch
 SET_LOSS = "set"  # of head queries
@@ -120,7 +121,8 @@ class TrainSettings(DataSettings):
     evaluate_every: int | None = None
     """Steps between validations and checkpoints; default one epoch."""
     metric: str = "iou"
-    """Validation score that picks the best checkpoint: iou, dice or pixel_accuracy."""
+    """Validation score that picks the best checkpoint: iou, dice, pixel_accuracy or iou_per_image; for two classes also
+    s_measure, ber or ber_per_image."""
     early_stopping: int | None = None
     """Stop after so many validations without a better score."""
     keep_checkpoints: int = 2
@@ -183,6 +185,8 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
         if name in trackers and find_spec(name) is None
     ]
     problems += _head_problems(settings)
+    if settings.classes is not None and (problem := metric_problem(settings.metric, len(settings.classes))):
+        problems.append(problem)
     routing = settings.adapter.routing
     if routing not in ROUTINGS and not (isinstance(routing, int) and routing >= 1):
         problems.append(f"adapter.routing={routing!r} must be {', '.join(ROUTINGS)} or a scale of at least 1")
@@ -193,6 +197,14 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
     ]
     decoder = decoder_problem(settings.method, settings.adapter.decoder)
     return [*problems, *([decoder] if decoder else []), *_unet_problems(settings)]
+
+
+def metric_problem(metric: str, num_classes: int) -> str | None:
+    """What is wrong with the metric for so many classes; None if it can be used."""
+    if metric not in BINARY_METRICS or num_classes == 2:
+        return None
+    others = ", ".join(name for name in METRICS if name not in BINARY_METRICS)
+    return f"metric={metric!r} is defined for two classes, and there are {num_classes}; use {others}"
 
 
 def decoder_problem(method: str, decoder: str) -> str | None:
