@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,14 @@ def test_a_file_or_a_folder_in_the_way_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="there is a folder of that name"):
         write_text(tmp_path / "folder", "new")
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputError, match=r"cannot write none/c\.txt: its folder is not there"):
+        write_text(Path("none/c.txt"), "new")
 
 
 def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from convlora.errors import SettingsError
 from convlora.settings import from_arguments, from_values
+from convlora.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +177,20 @@ def test_a_wrong_yaml_file_is_one_clear_line(tmp_path, content, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("images: a\nimages: b\noutput: out\n", "line 2: 'images' is given a second time"),
+        ("images: a\noutput: out\nadapter:\n  r: 3\n  decoder: tuned\n  r: 4\n", "line 6: 'r' is given a second"),
+    ],
+)
+def test_a_yaml_file_that_gives_something_twice_is_refused(tmp_path, content, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match=message):
+        from_arguments(TrainSettings, ["--config", str(path)], prog="p", description="d")
+
+
 def test_a_yaml_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"config.*does not exist: '.*none\.yaml'"):
         parse("--config", str(tmp_path / "none.yaml"))
@@ -205,6 +220,20 @@ def test_plain_values_make_the_same_tree():
     assert from_values(Settings, values, source="f") == Settings(
         images="i", output="o", classes=["a"], rate=1.0, inner=Inner(rank=4)
     )
+
+
+def test_values_that_were_read_leave_nothing_to_the_next_ones():
+    first = from_values(TrainSettings, {"images": "a", "output": "b", "adapter": {"r": 8}, "classes": ["x"]}, source="")
+    again = from_values(TrainSettings, {"images": "a", "output": "b"}, source="")
+    assert (first.adapter.r, again.adapter.r, again.classes) == (8, 3, None)
+    again.adapter.target_modules.append("proj")
+    assert from_values(TrainSettings, {"images": "a", "output": "b"}, source="").adapter.target_modules == ["qkv"]
+
+
+def test_the_parser_of_plain_values_is_made_once(monkeypatch):
+    from_values(TrainSettings, {"images": "a", "output": "b"}, source="")
+    monkeypatch.setattr("convlora.settings._parser", None)
+    from_values(TrainSettings, {"images": "a", "output": "b"}, source="")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def output_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         # safetensors reports the system's refusals in words only
         in_words = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, FileNotFoundError) and str(error.filename) not in map(str, (path, *path.parents)):
+            raise  # of a file that was to be read meanwhile
         number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         remedies = {
             errno.ENOSPC: "the disk is full; free some space, then go on",
@@ -95,6 +97,7 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a folder that you may write to",
             errno.EPERM: "permission denied; choose a folder that you may write to",
             errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
+            errno.ENOENT: "its folder is not there, and none can be made; choose another output folder",
             errno.EEXIST: "there is a file, not a folder, of that name; choose another output folder",
             errno.EISDIR: "there is a folder of that name; remove it, or choose another output folder",
             errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",

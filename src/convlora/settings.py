@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from convlora.errors import SettingsError
@@ -29,7 +32,7 @@ def from_values(cls: type[T], values: Mapping[str, Any], *, source: object) -> T
     """
     if not isinstance(values, Mapping):
         raise SettingsError(f"{source}: holds no settings; it must be lines such as `name: value`.")
-    parser = _parser(cls, prog=cls.__name__)
+    parser = _values_parser(cls)  # type: ignore[arg-type]  # mypy takes a type for not hashable
     try:
         return _build(cls, parser, parser.parse_object(dict(values)))
     except SettingsError as error:
@@ -58,7 +61,11 @@ def from_arguments(
     parser = _parser(cls, prog=prog, description=description, usage=f"{prog} {places}[--flag value ...]")
     parser.add_argument("--config", action="config", help="YAML file with any of these settings; flags override it.")
     try:
-        return _build(cls, parser, parser.parse_args(_as_flags(cls, arguments, positional)))
+        flags = _as_flags(cls, arguments, positional)
+        for flag in flags:
+            if flag.startswith("--config="):
+                _refuse_repeated_keys(Path(flag.removeprefix("--config=")))
+        return _build(cls, parser, parser.parse_args(flags))
     except UnicodeDecodeError as error:
         raise SettingsError(f"the file of --config is not UTF-8 text ({error}). Give a YAML file.") from error
     except SettingsError as error:
@@ -67,11 +74,40 @@ def from_arguments(
         raise SettingsError(f"{_explain(error, cls)} `{prog} --help` lists all flags.") from error
 
 
+def _refuse_repeated_keys(path: Path) -> None:
+    """Raise a `SettingsError` if a YAML file has a key twice: YAML's reader would take the last one without a word."""
+    try:
+        nodes = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # the parser reads it, too, and says what is wrong
+    walked = set()  # an alias may even hold itself
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in walked:
+            continue
+        walked.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            nodes += [value for _, value in node.value]
+            names = [(key.tag, key.value) for key in keys]
+            repeated = next((key for i, key in enumerate(keys) if names[i] in names[:i]), None)
+            if repeated is not None:
+                line = repeated.start_mark.line + 1
+                raise SettingsError(f"{path}, line {line}: {repeated.value!r} is given a second time; give it once.")
+        else:
+            nodes += node.value
+
+
 def _parser(cls: type, **texts: Any) -> ArgumentParser:
     # without abbreviations: --learning_rat would count as --learning_rate, and --out as --output
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **texts)
     parser.add_class_arguments(cls, as_group=False)
     return parser
+
+
+@functools.cache  # it takes 40 ms to make, and a study reads the settings of hundreds of runs
+def _values_parser(cls: type) -> ArgumentParser:
+    return _parser(cls, prog=cls.__name__)
 
 
 def _build(cls: type[T], parser: ArgumentParser, parsed: Any) -> T:

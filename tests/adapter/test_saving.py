@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from convlora import ConvLoraConfig
 from convlora.adapter import load_adapter, save_adapter
-from convlora.adapter.saving import NO_TARGET, read_manifest, sealed
+from convlora.adapter.reading import NO_TARGET
+from convlora.adapter.saving import read_manifest, sealed
 from convlora.errors import WeightsError
 from convlora.files import sha256
 from tests.adapter.models import Vit, adapted, randomise
@@ -138,6 +139,23 @@ def test_tensors_that_do_not_fit_are_refused_by_name_even_with_a_forged_hash(sav
         ({"routing": "nonsense"}, "routing='nonsense' must be one of"),
         ({"num_experts": 4}, "has shape"),
         ({"target_modules": ["nowhere"]}, "does not fit this base model"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' would change the base weights"),
+        ({"peft_type": ["LORA"]}, r"peft_type=\['LORA'\] is not a known method"),
+        ({"task_type": "CAUSAL_LM"}, "task_type='CAUSAL_LM' is a task of language models"),
+        ({"kernel_size": 3.0}, "kernel_size=3.0 is of the wrong type"),
+        ({"r": "3"}, "r='3' is of the wrong type"),
+        ({"r": True}, "r=True is of the wrong type"),
+        ({"r": 0}, "r=0 must be an integer of at least 1"),
+        ({"lora_alpha": "x"}, "lora_alpha='x' is of the wrong type"),
+        ({"lora_dropout": "x"}, "lora_dropout='x' is of the wrong type"),
+        ({"lora_dropout": 2}, "does not fit this base model"),
+        ({"rank_pattern": {"qkv": "x"}}, "rank_pattern=.* must give a whole number"),
+        ({"rank_pattern": [1]}, "rank_pattern=.* must give a whole number"),
+        ({"alpha_pattern": {"qkv": True}}, "alpha_pattern=.* must give a whole number"),
+        ({"layers_to_transform": [0, "a"]}, "layers_to_transform=.* is of the wrong type"),
+        ({"r": 10**12}, "r=1000000000000 does not fit adapter_model.safetensors"),
+        ({"rank_pattern": {"qkv": 10**12}}, "qkv=1000000000000 does not fit"),
+        ({"num_experts": 100_000}, "num_experts=100000 does not fit"),
     ],
 )
 def test_a_tampered_configuration_is_refused_by_name_even_with_a_forged_hash(saved, values, message):
@@ -145,6 +163,15 @@ def test_a_tampered_configuration_is_refused_by_name_even_with_a_forged_hash(sav
     change_config(folder, **values)
     with pytest.raises(WeightsError, match=message):
         load_adapter(base(), folder)
+
+
+def test_an_initialisation_of_plain_lora_that_changes_the_base_is_refused(tmp_path):
+    save_adapter(get_peft_model(base(), LoraConfig(r=2, target_modules=["qkv"])), tmp_path, metadata={})
+    change_config(tmp_path, init_lora_weights="pissa")
+    model = base()
+    with pytest.raises(WeightsError, match="would change the base weights"):
+        load_adapter(model, tmp_path)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), base().parameters(), strict=True))
 
 
 def test_another_base_model_is_refused_and_the_same_one_in_bf16_is_not(saved):

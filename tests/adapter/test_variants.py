@@ -10,7 +10,7 @@ from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from convlora import ConvLoraConfig, balance_loss
 from convlora.adapter import ConvLoraLinear, load_adapter, save_adapter, set_image_grid
-from convlora.adapter.saving import read_config
+from convlora.adapter.reading import read_config
 from tests.adapter import oracle
 from tests.adapter.models import Vit, adapted, randomise
 

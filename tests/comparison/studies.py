@@ -33,15 +33,15 @@ def matrices(iou, images=6, seed=0):
     return [[[1000, 0], [int(1000 - hit), int(hit)]] for hit in hits]
 
 
-def write_record(run, *, validation=0.5, iou=0.5, images=6):
+def write_record(run, *, validation=0.5, iou=0.5, images=6, nothing_valid=False):
     """The record of a run that went well."""
     Record(
         settings=as_dict(run.settings),
         validation=validation,
-        scores={"iou": iou},
+        scores={"iou": None if nothing_valid else iou},
         images=[f"i{i}" for i in range(images)],
         classes=["background", "disc"],
-        confusions=matrices(iou, images, run.seed),
+        confusions=np.zeros((images, 2, 2), int).tolist() if nothing_valid else matrices(iou, images, run.seed),
         seconds=100.0 + run.seed,
         peak_memory=5e8,
         trainable=1000,

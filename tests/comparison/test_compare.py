@@ -1,5 +1,6 @@
 """Whole studies, with processes of their own; each takes seconds to start, so these are few and small."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -8,11 +9,17 @@ import time
 import pytest
 import yaml
 
+from convlora.comparison.claims import claimed, is_free
+from convlora.comparison.compare import compare
 from convlora.comparison.engines import LocalEngine, _gpus
-from convlora.comparison.records import Record
-from convlora.comparison.tasks import DONE, Task
+from convlora.comparison.records import Record, record_path
+from convlora.comparison.settings import CompareSettings
+from convlora.comparison.study import Study
+from convlora.comparison.tasks import BUSY, Task
+from convlora.errors import PairingError
 from convlora.training.folder import RunFolder
-from tests.cli.commands import convlora
+from tests.cli.commands import assert_one_line, convlora
+from tests.comparison.studies import study_settings, write_failure
 from tests.evaluation.pages import Page
 from tests.training.runs import quick_settings
 
@@ -39,40 +46,39 @@ def write_study(workspace, folder, **changes):
     return path
 
 
-def test_a_study_with_a_method_that_cannot_work_ends_with_a_table_of_both(workspace, tmp_path, capsys):
+def test_a_study_killed_in_the_middle_of_a_run_continues_it_and_one_failed_run_does_not_stop_it(
+    workspace, tmp_path, capsys
+):
+    train = {"max_steps": 60, "batch_size": 2, "device": "cpu", "precision": "fp32", "evaluate_every": 20}
     methods = {"lora": {}, "broken": {"method": "decoder", "model": str(tmp_path / "nowhere")}}
-    study = write_study(workspace, tmp_path, methods=methods, jobs=2)
-    outcome = convlora(capsys, "compare", study)
-    assert outcome.code == 0, outcome.errors
-    assert outcome.out.count("FAILED: no SAM checkpoint at") == 1 and "[2/2]" in outcome.out
-    table = (tmp_path / "study/table.md").read_text(encoding="utf-8")
-    lora, broken = [line for line in table.splitlines() if line.startswith(("| lora", "| broken"))]
-    assert "1 of 1" in lora and "0 of 1, 1 failed" in broken
-    page = Page((tmp_path / "study/index.html").read_text(encoding="utf-8"))
-    assert page.text.count("failed: broken, lr0.001-seed0: no SAM checkpoint at") == 1
-    again = convlora(capsys, "compare", study)
-    assert again.code == 0 and "seed 0:" not in again.out  # no run was made again
-    changed = convlora(capsys, "compare", write_study(workspace, tmp_path, train={"max_steps": 3}))
-    assert changed.code == 6 and "made with other settings: max_steps was 2 and is now 3" in changed.errors[0]
-
-
-def test_a_study_killed_in_the_middle_of_a_run_continues_it(workspace, tmp_path, capsys):
-    train = {"max_steps": 100, "batch_size": 2, "device": "cpu", "precision": "fp32", "evaluate_every": 20}
-    study = write_study(workspace, tmp_path, train=train)
+    study = write_study(workspace, tmp_path, train=train, methods=methods)
     run = RunFolder(tmp_path / "study/runs/discs/sam/lora/lr0.001-seed0")
     command = [sys.executable, "-m", "convlora.cli.main", "compare", str(study)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: list(run.checkpoints.glob("checkpoint-*")))
         process.send_signal(signal.SIGKILL)
-    before = len(run.read_log())
-    assert Record.read(run.path) is None
-    outcome = convlora(capsys, "compare", study, "--report_only")  # meanwhile the run's own process stops by itself
-    assert outcome.code == 0 and "0 of 1" in outcome.out
-    outcome = convlora(capsys, "compare", study)
+    wait_until(lambda: is_free(run.path))  # the run's own process saw that the study is gone, and stopped by itself
+    before = len([entry for entry in run.read_log() if "task_loss" in entry])
+    assert 20 <= before < 60 and Record.read(run.path) is None
+    assert (run.checkpoints / f"checkpoint-{before}").is_dir()
+    outcome = convlora(capsys, "compare", study, "--report_only")
+    assert outcome.code == 0 and outcome.out.count("0 of 1") == 2
+
+    outcome = convlora(capsys, "compare", study, "--jobs", "2")
     assert outcome.code == 0, outcome.errors
+    assert outcome.out.count("FAILED: no SAM checkpoint at") == 1 and "[2/2]" in outcome.out
     steps = [entry["step"] for entry in run.read_log() if "task_loss" in entry]
-    assert steps == list(range(1, 101)) and 0 < before < 100 + 5
-    assert Record.read(run.path).error is None
+    assert steps == list(range(1, 61)) and Record.read(run.path).error is None
+    table = (tmp_path / "study/table.md").read_text(encoding="utf-8")
+    lora, broken = [line for line in table.splitlines() if line.startswith(("| lora", "| broken"))]
+    assert "1 of 1" in lora and "0 of 1, 1 failed" in broken
+    page = Page((tmp_path / "study/index.html").read_text(encoding="utf-8"))
+    assert page.text.count("failed: broken, lr0.001-seed0: no SAM checkpoint at") == 1
+
+    again = convlora(capsys, "compare", study)
+    assert again.code == 0 and "seed 0:" not in again.out  # no run was made again
+    changed = convlora(capsys, "compare", write_study(workspace, tmp_path, train={**train, "max_steps": 3}))
+    assert changed.code == 6 and "made with other settings: max_steps was 60 and is now 3" in changed.errors[0]
 
 
 def wait_until(condition, seconds=90):
@@ -82,26 +88,56 @@ def wait_until(condition, seconds=90):
         time.sleep(0.1)
 
 
-def test_a_run_s_process_stops_when_the_study_is_gone(workspace, tmp_path):
-    settings = quick_settings(workspace, tmp_path / "run", method="lora", max_steps=100_000)
-    job = LocalEngine(1, []).start(Task(settings, "all"), 0)
-    wait_until(lambda: RunFolder(tmp_path / "run").log.exists())
-    job.input.close()  # as the system does when the study is killed
-    wait_until(lambda: job.process.poll() is not None)
-    assert job.process.returncode == 130 and Record.read(tmp_path / "run") is None
-    assert list((tmp_path / "run/checkpoints").glob("checkpoint-*"))
+def test_a_mistyped_path_of_the_data_is_an_error_before_any_run(tmp_path):
+    settings = study_settings(tmp_path)
+    with pytest.raises(PairingError, match=r"^discs: .*data/images"):
+        compare(settings, no_event)
+    assert not (tmp_path / "study").exists()
 
 
-def test_submitit_makes_a_run(workspace, tmp_path):
+def test_a_report_leaves_the_failed_runs_as_they_are(tmp_path):
+    settings = study_settings(tmp_path, learning_rates=[1e-3], seeds=[0])
+    runs = Study(settings).missing()
+    for run in runs:
+        write_failure(run)
+    for changes in ({"retry_failed": True}, {"train": {"max_steps": 3}}):
+        ((_, lines),) = compare(dataclasses.replace(settings, report_only=True, **changes), no_event)
+        assert all(record_path(run.folder).exists() for run in runs) and all(line.failed for line in lines)
+
+
+def test_a_study_whose_runs_all_failed_ends_with_an_error(workspace, tmp_path, capsys):
+    path = write_study(workspace, tmp_path)
+    for run in Study(CompareSettings(**yaml.safe_load(path.read_text()))).missing():
+        write_failure(run)
+    outcome = convlora(capsys, "compare", path)
+    assert_one_line(outcome, 1, "every method failed")
+    assert "--retry_failed makes them again" in outcome.out and (tmp_path / "study/table.md").is_file()
+
+
+def no_event(event):
+    raise AssertionError("no run may be started")
+
+
+def test_the_process_of_a_run_that_another_one_makes_ends_without_torch(workspace, tmp_path):
+    task = Task(quick_settings(workspace, tmp_path / "run"), "all")
+    code = "import sys; from convlora.comparison.process import main; print(main(), 'torch' in sys.modules)"
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with claimed(task.folder), subprocess.Popen([sys.executable, "-c", code], text=True, **pipe) as process:
+        process.stdin.write(f"{task.to_json()}\n")
+        process.stdin.flush()  # and not closed, at which the process would stop
+        assert process.stdout.read().split() == [str(BUSY), "False"]
+
+
+def test_submitit_performs_a_task_in_a_process_of_its_own(workspace, tmp_path):
     pytest.importorskip("submitit")
     from convlora.comparison.engines import SubmititEngine
 
     settings = quick_settings(workspace, tmp_path / "runs/run", method="lora", max_steps=1)
     engine = SubmititEngine(tmp_path / "jobs", {"timeout_min": 5})
-    job = engine.start(Task(settings, "nothing"), 0)
-    wait_until(lambda: job.poll() is not None)
-    assert job.poll() == DONE, job.last_words()
-    assert Record.read(tmp_path / "runs/run").error is None
+    with claimed(tmp_path / "runs/run"):  # the quickest of its answers: making runs is tested elsewhere
+        job = engine.start(Task(settings, "nothing"), 0)
+        wait_until(lambda: job.poll() is not None)
+    assert job.poll() == BUSY, job.last_words()
 
 
 def test_an_unknown_parameter_of_submitit_is_a_settings_error(tmp_path):

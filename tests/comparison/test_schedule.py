@@ -13,6 +13,7 @@ from tests.comparison.studies import study_settings, write_record
 def quick(monkeypatch):
     monkeypatch.setattr(schedule, "_POLL", 0.0)
     monkeypatch.setattr(schedule, "_BUSY", 0.0)
+    monkeypatch.setattr(schedule, "_LOOK", 0.0)
 
 
 class FakeEngine:
@@ -104,6 +105,30 @@ def test_a_run_that_another_process_makes_is_looked_at_again(study):
     make(study, engine)
     assert [title for title, _ in engine.started].count(busy.title) == 3
     assert study.records[busy.folder].error is None
+
+
+def test_no_process_is_started_for_a_run_that_another_one_makes(study, monkeypatch):
+    busy = study.cells[0].run(1e-4, 0).folder
+    looks = []
+
+    def is_free(folder):
+        looks.append(folder)
+        return folder != busy or looks.count(busy) > 2
+
+    monkeypatch.setattr(schedule, "is_free", is_free)
+    engine = FakeEngine(study)
+    make(study, engine)
+    assert engine.started[0][0] == study.cells[0].run(1e-3, 0).title  # another run took the place
+    assert len(engine.started) == 10 and looks.count(busy) == 3
+
+
+def test_the_records_of_all_runs_are_not_asked_for_at_each_look_at_ours(study, monkeypatch):
+    monkeypatch.setattr(schedule, "_LOOK", 1000.0)
+    looks = []
+    monkeypatch.setattr(study, "refresh", lambda refresh=study.refresh: looks.append(refresh()))
+    engine = FakeEngine(study)
+    make(study, engine)
+    assert len(looks) == 1 + 10 < sum(job.looks for job in engine.jobs)  # the first, and one for each run that ended
 
 
 def test_a_record_that_another_process_wrote_is_reported_and_not_made_again(study):

@@ -30,6 +30,21 @@ from tests.comparison.studies import study_settings
         ({"train": {"seed": 1}}, "train sets 'seed', which is the study's own; set 'seeds'"),
         ({"methods": {"lora": {"learning_rate": 1e-3}}}, "methods.lora sets 'learning_rate'.* set 'learning_rates'"),
         ({"models": ["a/sam", "b/sam"]}, "two have the same last name"),
+        ({"models": [".."]}, r"the model '\.\.' ends without a name"),
+        ({"models": ["/"]}, "the model '/' ends without a name"),
+        ({"methods": {"lora": {"model": "."}}}, "the model '.' ends without a name"),
+        ({"datasets": {2017: {"images": "x"}}}, "datasets: the name 2017 is no text; put it in quotation marks"),
+        ({"methods": {True: {"method": "lora"}}, "reference": None}, "methods: the name True is no text"),
+        ({"subsets": {5: {"train_images": 5}}}, "subsets: the name 5 is no text"),
+        (
+            {"methods": {"lora": {"split_seed": 4}}},
+            "methods.lora sets 'split_seed', which all methods of a table share",
+        ),
+        ({"methods": {"lora": {"classes": ["a", "b"]}}}, "methods.lora sets 'classes'"),
+        ({"seeds": [0, -1]}, "seed=-1 must be finite and between 0"),
+        ({"tuning_seeds": [99999999999]}, "seed=99999999999 must be finite and between 0"),
+        ({"learning_rates": [1e-3, float("inf")]}, "learning_rate=inf must be finite"),
+        ({"learning_rates": [0.001, 0.0010000001]}, "has two that are equal to six digits"),
         ({"train": {"epoch": 3}}, r"discs · sam-tiny · decoder: unknown setting 'epoch'. Did you mean 'epochs'"),
         ({"train": {"adapter": {"rank": 3}}}, "unknown setting 'adapter.rank'"),
         ({"train": {"epochs": 0}}, "epochs=0 must be at least 1"),
@@ -84,6 +99,12 @@ def test_data_set_subset_and_method_change_the_shared_settings_in_this_order(tmp
     (cell,) = plan(settings)
     found = cell.settings
     assert (found.epochs, found.batch_size, found.image_size, found.warmup) == (4, 3, 64, 0.5)
+
+
+def test_methods_may_differ_in_their_part_of_the_training_images(tmp_path):
+    methods = {"lora": {"train_images": 3, "subset_seed": 1}, "decoder": {"train_fraction": 0.5}}
+    first, second = plan(study_settings(tmp_path, methods=methods))
+    assert (first.settings.train_images, second.settings.train_fraction) == (3, 0.5)
 
 
 def test_every_run_has_its_own_folder_which_names_it(tmp_path):

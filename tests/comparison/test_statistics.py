@@ -52,7 +52,8 @@ def test_the_interval_of_one_seed_is_that_of_all_possible_draws():
     matrices = random_matrices(np.random.default_rng(2), 1, 5)
     exact = resampled_scores(matrices, "iou", [counts_of_all_draws(5)])[:, 0]  # 3125 draws
     found = score_estimate(matrices, "iou")
-    share_below = [(exact <= end).mean() for end in (found.low, found.high)]
+    factor = np.sqrt(5 / 4) * 2.776445 / 1.959964  # 0.975 quantiles of t with 4 degrees of freedom and of the normal
+    share_below = [(exact <= found.mean + (end - found.mean) / factor).mean() for end in (found.low, found.high)]
     # 10,000 draws miss a quantile of 0.025 by 0.0016 (one sigma); the exact one is a step function, so a little more
     assert share_below == pytest.approx([0.025, 0.975], abs=0.008)
     assert found.sd is None and found.seeds == 1
@@ -60,7 +61,7 @@ def test_the_interval_of_one_seed_is_that_of_all_possible_draws():
 
 def test_without_noise_of_the_images_the_interval_is_the_t_interval():
     scores = np.array([0.80, 0.82, 0.87])
-    found = estimate(scores, np.tile(scores, (40_000, 1)), bounds=(0, 1))
+    found = estimate(scores, np.tile(scores, (40_000, 1)), 40, bounds=(0, 1))
     half = 4.302653 * scores.std(ddof=1) / np.sqrt(3)  # 0.975 quantile of t with 2 degrees of freedom, from tables
     assert found.mean == pytest.approx(0.83) and found.sd == pytest.approx(scores.std(ddof=1))
     # the sampled quantile has a relative error of about 2 % (sqrt(.025 · .975 / 40000) / 0.0107 / 4.3)
@@ -78,7 +79,7 @@ def test_error_rates_are_in_percent_and_so_are_their_intervals():
 
 
 def test_intervals_stay_within_what_a_score_can_be():
-    found = estimate(np.array([0.1, 0.9]), np.tile([0.1, 0.9], (1000, 1)), bounds=(0, 1))
+    found = estimate(np.array([0.1, 0.9]), np.tile([0.1, 0.9], (1000, 1)), 40, bounds=(0, 1))
     assert (found.low, found.high) == (0.0, 1.0)
 
 
@@ -102,7 +103,7 @@ def test_a_95_percent_interval_covers_the_truth_in_about_95_percent_of_studies(s
     for _ in range(studies):
         matrices = simulated(rng, seeds, images, seed_noise=seed_noise)[0]
         scores = pooled_score(matrices.sum(1), "iou")
-        found = estimate(scores, resampled_scores(matrices, "iou", draws), bounds=(0, 1))
+        found = estimate(scores, resampled_scores(matrices, "iou", draws), images, bounds=(0, 1))
         covered += found.low <= 0.6 <= found.high
     # 95 % ± 1.1 % (one sigma of 400 studies); it may err a little to the wide side, where both noises add up
     assert 0.92 <= covered / studies <= 0.99
@@ -117,10 +118,40 @@ def test_p_values_are_about_uniform_where_two_methods_are_equal():
         first, second = simulated(rng, 3, images, methods=2, seed_noise=0.05)
         scores = pooled_score(first.sum(1), "iou") - pooled_score(second.sum(1), "iou")
         resampled = resampled_scores(first, "iou", draws) - resampled_scores(second, "iou", draws)
-        p_values.append(estimate(scores, resampled, bounds=(-1, 1)).p_value)
+        p_values.append(estimate(scores, resampled, images, bounds=(-1, 1)).p_value)
     for level in (0.05, 0.2, 0.5):
         sigma = np.sqrt(level * (1 - level) / studies)
         assert level - 4 * sigma <= np.mean(np.array(p_values) <= level) <= level + 3 * sigma
+
+
+@pytest.mark.parametrize(("images", "most"), [(4, 0.12), (8, 0.10), (15, 0.09)])  # 25, 12 and 10 % if not widened
+def test_few_images_do_not_make_p_small(images, most):
+    rng = np.random.default_rng(10)
+    studies = 400
+    draws = list(image_draws(images, 1000))
+    rejected = 0
+    for _ in range(studies):
+        gap = rng.normal(0, 0.1, images)  # of two methods, by image, with mean 0
+        hits = (1000 * (rng.normal(0.6, 0.1, images) + np.stack([gap, -gap]) / 2).clip(0, 1)).astype(int)
+        zero = np.zeros_like(hits)
+        first, second = np.stack([np.stack([zero, zero], -1), np.stack([1000 - hits, hits], -1)], -2)[:, None]
+        scores = pooled_score(first.sum(1), "iou") - pooled_score(second.sum(1), "iou")
+        resampled = resampled_scores(first, "iou", draws) - resampled_scores(second, "iou", draws)
+        rejected += estimate(scores, resampled, images, bounds=(-1, 1)).p_value < 0.05
+    assert 0.02 <= rejected / studies <= most  # one sigma of 5 % in 400 studies is 1.1 %
+
+
+def test_one_image_gives_a_mean_and_nothing_else():
+    rng = np.random.default_rng(11)
+    found = difference_estimate(random_matrices(rng, 3, 1), random_matrices(rng, 3, 1), "iou")
+    assert np.isfinite(found.mean) and (found.low, found.high, found.p_value, found.images) == (None, None, None, 1)
+
+
+def test_fewer_seeds_than_an_interval_needs_give_none():
+    rng = np.random.default_rng(12)
+    matrices = random_matrices(rng, 2, 5)
+    assert score_estimate(matrices[:1], "iou", least=2).low is None
+    assert score_estimate(matrices, "iou", least=2).low is not None
 
 
 def test_a_clear_difference_is_found_and_has_its_sign():
@@ -151,11 +182,17 @@ def test_differences_need_the_same_seeds_and_images():
         difference_estimate(random_matrices(rng, 2, 4), random_matrices(rng, 3, 4), "iou")
 
 
-def test_images_without_a_valid_pixel_leave_a_finite_interval():
-    matrices = random_matrices(np.random.default_rng(9), 2, 3)
-    matrices[:, :2] = 0  # one draw in 27 holds none of the third image
-    found = score_estimate(matrices, "iou")
-    assert np.isfinite([found.mean, found.low, found.high]).all()
+def test_images_without_a_valid_pixel_count_nowhere():
+    matrices = random_matrices(np.random.default_rng(9), 2, 5)
+    matrices[:, 1:3] = 0
+    assert score_estimate(matrices, "iou") == score_estimate(matrices[:, [0, 3, 4]], "iou")
+    matrices[:] = 0
+    assert score_estimate(matrices, "iou") is None and difference_estimate(matrices, matrices, "ber") is None
+
+
+def test_draws_of_many_numbers_come_in_small_parts():
+    rows = [len(part) for part in image_draws(6, 5000, width=100_000)]
+    assert sum(rows) == 5000 and max(rows) * 100_000 <= 4_000_000
 
 
 def test_draws_are_the_same_whatever_their_parts(monkeypatch):

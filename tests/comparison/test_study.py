@@ -1,11 +1,13 @@
 import math
 
 import pytest
+import yaml
 
 from convlora.comparison.records import Record, record_path
 from convlora.comparison.study import Pick, Study
 from convlora.errors import OutputError, WeightsError
 from convlora.training.folder import RunFolder
+from convlora.training.settings import as_dict
 from tests.comparison.studies import finish, study_settings, write_failure, write_record, write_split
 
 
@@ -96,6 +98,7 @@ def test_failed_runs_are_made_again_only_when_asked(tmp_path):
     assert len(study.missing()) == 5
     again = Study(study_settings(tmp_path, retry_failed=True))
     again.open()
+    again.forget_failures()
     assert len(again.missing()) == 6
 
 
@@ -111,11 +114,7 @@ def test_runs_with_other_settings_are_refused(tmp_path, study):
 def test_a_half_made_run_with_other_settings_is_refused(tmp_path, study):
     (tmp_path / "images").mkdir()
     run = study.cells[0].run(1e-3, 0)
-    from convlora.training.settings import as_dict
-
     write_split(run, tmp_path / "images", tmp_path)
-    import yaml
-
     RunFolder(run.folder).config.write_text(yaml.safe_dump(as_dict(run.settings)))
     study.open()
     with pytest.raises(OutputError, match="seed0 was made with other settings: max_steps was 2 and is now 3"):
@@ -127,7 +126,38 @@ def test_a_run_that_failed_before_its_folder_was_made_may_change_its_settings(tm
     write_failure(run, "no checkpoint")
     changed = Study(study_settings(tmp_path, train={"max_steps": 3}))
     changed.open()
+    assert record_path(run.folder).exists()  # until runs are made
+    changed.forget_failures()
     assert not record_path(run.folder).exists() and len(changed.missing()) == 6
+
+
+@pytest.mark.parametrize("left", [None, "checkpoints/checkpoint-1", "adapter"])
+def test_a_failed_run_may_change_its_settings_unless_it_left_weights(tmp_path, study, left):
+    run = study.cells[0].run(1e-3, 0)
+    folder = RunFolder(run.folder)
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(yaml.safe_dump(as_dict(run.settings)))
+    if left:
+        (folder.path / left).mkdir(parents=True)
+    write_failure(run)
+    changed = Study(study_settings(tmp_path, train={"max_steps": 3}))
+    if left:
+        with pytest.raises(OutputError, match="max_steps was 2 and is now 3"):
+            changed.open()
+    else:
+        changed.open()
+        changed.forget_failures()
+    assert folder.config.exists() == record_path(run.folder).exists() == bool(left)
+
+
+def test_what_a_failed_run_can_be_continued_from_is_kept_when_it_is_retried(tmp_path):
+    study = Study(study_settings(tmp_path, retry_failed=True))
+    run = study.cells[0].run(1e-3, 0)
+    (run.folder / "adapter").mkdir(parents=True)
+    write_failure(run, "out of memory while the test images were scored")
+    study.open()
+    study.forget_failures()
+    assert (run.folder / "adapter").is_dir() and run in study.missing()
 
 
 def test_settings_that_a_later_version_knows_do_not_make_old_runs_different(tmp_path, study):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -71,6 +72,45 @@ def test_only_seeds_that_both_have_are_paired(study):
     assert lines[0].score.seeds == 2 and lines[0].difference.seeds == 2 and lines[2].difference.seeds == 3
 
 
+def test_a_method_with_one_seed_left_has_no_p_nor_a_say_in_the_others(study):
+    cell = next(cell for cell in study.cells if cell.method == "decoder")
+    for seed in (1, 2):
+        write_failure(cell.run(1e-3, seed))
+    finish(study, iou=IOU)
+    ((_, lines),) = summarize_study(study)
+    decoder, _, conv, full = lines
+    assert decoder.score.low is None and decoder.difference.p_value is None and decoder.adjusted is None
+    assert [conv.adjusted, full.adjusted] == holm([conv.difference.p_value, full.difference.p_value])
+    found = row(study, "decoder")
+    assert found["95 % interval"] == "–" and found["p (Holm)"] == "–"
+    assert found["difference to lora [95 %]"] == f"{decoder.difference.mean:+.4f}, 1 of 3 pairs"
+
+
+def test_a_test_set_without_a_valid_pixel_leaves_the_scores_empty(study):
+    for cell in study.cells:
+        for rate in study.settings.learning_rates:
+            for seed in study.settings.seeds:
+                write_record(cell.run(rate, seed), nothing_valid=True)
+    study.refresh()
+    tables = write_results(study)
+    assert all(line.score is None and line.difference is None and line.runs for line in tables[0][1])
+    assert row(study, "conv-lora")["test iou (mean ± sd)"] == "–"
+
+
+def test_runs_of_different_classes_are_refused(study):
+    finish(study)
+    run = study.cells[0].run(1e-3, 1)
+    study.records[run.folder] = dataclasses.replace(study.records[run.folder], classes=["a", "b", "c"])
+    with pytest.raises(DataError, match="or with different classes"):
+        summarize_study(study)
+
+
+def test_the_title_of_a_table_says_of_how_many_images_it_is(study):
+    assert "## discs · sam-tiny\n" in markdown(study.settings, summarize_study(study))
+    finish(study)
+    assert "## discs · sam-tiny, 6 test images\n" in markdown(study.settings, summarize_study(study))
+
+
 def test_a_method_whose_runs_all_failed_stays_in_the_table_with_its_errors(study):
     cell = next(cell for cell in study.cells if cell.method == "full")
     for rate in study.settings.learning_rates:
@@ -79,7 +119,7 @@ def test_a_method_whose_runs_all_failed_stays_in_the_table_with_its_errors(study
     found = row(study, "full")
     assert found["test iou (mean ± sd)"] == "–" and found["runs"] == "0 of 3, 3 failed"
     text = markdown(study.settings, summarize_study(study))
-    assert "- full, lr0.01-seed0: loss at 0.01 | not finite" in text
+    assert "- full, lr0.01-seed0: loss at 0.01 | not finite" in text and "--retry_failed makes them again" in text
     assert [line for line in text.splitlines() if line.startswith("| full |")]
 
 

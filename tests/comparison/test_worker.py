@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from convlora.comparison import worker
+from convlora.comparison.process import perform
 from convlora.comparison.records import Record, record_path
 from convlora.comparison.tasks import BUSY, DONE, MASKS, Task
 from convlora.errors import OutputError
@@ -16,6 +17,7 @@ from convlora.evaluation.settings import EvaluateSettings
 from convlora.objectives.metrics import confusion_matrix, summarize
 from convlora.training.events import Progress, Started
 from convlora.training.folder import RunFolder
+from convlora.training.settings import TrainSettings
 from tests.training.runs import loss_curve, quick_settings
 
 
@@ -26,7 +28,7 @@ def task_of(workspace, name, keep="adapters", **changes):
 @pytest.fixture(scope="module")
 def done(workspace):
     task = task_of(workspace, "done")
-    assert worker.perform(task) == DONE
+    assert perform(task) == DONE
     return task, Record.read(task.folder)
 
 
@@ -44,7 +46,7 @@ def test_a_run_s_record_holds_its_scores_as_evaluate_gives_them(done):
 
 def test_the_best_error_rate_of_a_run_is_its_least(workspace):
     task = task_of(workspace, "rated", metric="ber", learning_rate=1e-2)
-    worker.perform(task)
+    perform(task)
     logged = [entry["eval_ber"] for entry in RunFolder(task.folder).read_log() if "eval_ber" in entry]
     assert Record.read(task.folder).validation == min(logged) < max(logged)
 
@@ -73,14 +75,14 @@ def test_checkpoints_go_and_the_adapter_stays(done):
 def test_a_finished_run_is_not_made_again(done):
     task, _ = done
     before = record_path(task.folder).read_bytes()
-    assert worker.perform(task) == DONE
+    assert perform(task) == DONE
     assert record_path(task.folder).read_bytes() == before
 
 
 def test_only_what_shall_be_kept_is_kept(workspace):
     nothing, everything = (task_of(workspace, name, name, max_steps=1) for name in ("nothing", "all"))
-    worker.perform(nothing)
-    worker.perform(everything)
+    perform(nothing)
+    perform(everything)
     assert not (nothing.folder / "adapter").exists() and (nothing.folder / MASKS).is_dir()
     assert (everything.folder / "checkpoints").is_dir() and (everything.folder / "adapter").is_dir()
 
@@ -99,15 +101,54 @@ def test_an_interrupted_run_leaves_no_record_and_continues_as_if_nothing_had_bee
 
     monkeypatch.setattr(worker._Effort, "__call__", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        worker.perform(task)
+        perform(task)
     assert Record.read(task.folder) is None
     first = json.loads((task.folder / "effort.json").read_text())["seconds"]
-    assert worker.perform(task) == DONE
+    assert perform(task) == DONE
     assert started == [0, 2]  # evaluate_every=2
     record = Record.read(task.folder)
     assert record.seconds > first > 0
     assert record.confusions == done[1].confusions
     assert loss_curve(RunFolder(task.folder)) == loss_curve(RunFolder(done[0].folder))
+
+
+def started(first_step):
+    return Started(None, 7, 7, "fp32", None, first_step, 4, "iou", None)
+
+
+@pytest.fixture
+def stretch(tmp_path, monkeypatch):
+    """A function that works a while on a run: from a step on, for so many seconds, until it is done or stopped."""
+    clock = [0.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
+    task = Task(TrainSettings(images="i", output=str(tmp_path / "run"), device="cpu"), "all")
+
+    def work(first_step, seconds, outcome):
+        def begin(*arguments):
+            arguments[-1](started(first_step))
+            clock[0] += seconds
+            raise outcome
+
+        monkeypatch.setattr(worker, "train", begin)
+        with contextlib.suppress(KeyboardInterrupt):
+            worker.make(task)
+        return json.loads((task.folder / "effort.json").read_text())["seconds"]
+
+    task.folder.mkdir()
+    return work
+
+
+def test_the_time_before_an_interruption_counts_if_a_checkpoint_was_saved(stretch):
+    assert stretch(0, 100, KeyboardInterrupt()) == 100
+    assert stretch(3, 20, KeyboardInterrupt()) == 120  # continued at step 3
+    assert stretch(0, 7, KeyboardInterrupt()) == 7  # made anew: nothing of before is left
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"seconds": null, "peak_memory": 1, "trainable": 1}'])
+def test_a_damaged_note_of_the_effort_counts_as_none(tmp_path, text):
+    (tmp_path / "effort.json").write_text(text)
+    effort = worker._Effort(RunFolder(tmp_path), TrainSettings(images="i", output=str(tmp_path), device="cpu"))
+    assert effort.known == {"seconds": 0.0, "peak_memory": 0.0, "trainable": 0}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +161,7 @@ def test_an_interrupted_run_leaves_no_record_and_continues_as_if_nothing_had_bee
 )
 def test_a_run_that_fails_is_recorded_with_one_line(workspace, changes, message):
     task = task_of(workspace, f"failed-{next(iter(changes))}", **changes)
-    assert worker.perform(task) == DONE
+    assert perform(task) == DONE
     record = Record.read(task.folder)
     assert message in record.error and "\n" not in record.error and record.confusions == []
 
@@ -131,7 +172,7 @@ def test_an_error_that_nobody_foresaw_is_recorded_with_its_kind(workspace, monke
 
     monkeypatch.setattr(worker, "train", explode)
     task = task_of(workspace, "unforeseen")
-    worker.perform(task)
+    perform(task)
     assert Record.read(task.folder).error == "RuntimeError: out of memory"
 
 
@@ -142,7 +183,7 @@ def test_a_full_disk_is_no_fault_of_the_run(workspace, monkeypatch):
     monkeypatch.setattr(worker, "train", refuse)
     task = task_of(workspace, "full")
     with pytest.raises(OutputError):
-        worker.perform(task)
+        perform(task)
     assert Record.read(task.folder) is None
 
 
@@ -165,7 +206,7 @@ def claimed_by_another_process(folder):
 def test_a_run_that_another_process_makes_is_left_alone(workspace):
     task = task_of(workspace, "claimed")
     with claimed_by_another_process(task.folder):
-        assert worker.perform(task) == BUSY
+        assert perform(task) == BUSY
     assert not task.folder.exists()
 
 

@@ -216,3 +216,11 @@ def test_it_computes_in_float32_under_autocast_and_in_low_precision():
         got = set_loss(masks, logits, labels)
     assert got.dtype == torch.float32 and torch.equal(got, want)
     assert set_loss(1e3 * masks.half(), 1e3 * logits.half(), labels).isfinite()
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_no_class_is_refused(label):
+    labels = torch.zeros(1, 8, 8, dtype=torch.long)
+    labels[0, 0, 0] = label
+    with pytest.raises(ValueError, match=f"labels hold the classes .*{label}.*give 0 to 2"):
+        set_loss(torch.randn(1, 5, 8, 8), torch.randn(1, 5, 4), labels)

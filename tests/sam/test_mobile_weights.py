@@ -146,15 +146,16 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x80\x02garbage"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x80\x02garbage", b"error: 404\n"])
 def test_a_damaged_checkpoint_is_refused(content, tmp_path):
     (tmp_path / "mobile_sam.pt").write_bytes(content)
     with pytest.raises(WeightsError, match="is no checkpoint of torch"):
         convert_mobile_sam(tmp_path / "mobile_sam.pt", tmp_path / "out")
 
 
-def test_a_checkpoint_of_something_else_is_refused(tmp_path):
-    torch.save([1, 2], tmp_path / "mobile_sam.pt")
+@pytest.mark.parametrize("content", [[1, 2], {"weight": 1}, {"weight": torch.eye(2).to_sparse()}])
+def test_a_checkpoint_of_something_else_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "mobile_sam.pt")
     with pytest.raises(WeightsError, match="no state dict of tensors"):
         convert_mobile_sam(tmp_path / "mobile_sam.pt", tmp_path / "out")
 

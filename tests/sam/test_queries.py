@@ -41,7 +41,22 @@ def inputs(images=2, num_labels=3, seed=0):
 
 @pytest.mark.parametrize(("num_labels", "count"), [(2, 10), (10, 10), (12, 12), (20, 20), (21, 100), (150, 150)])
 def test_the_number_of_tokens_follows_the_number_of_classes(num_labels, count):
-    assert default_queries(num_labels) == count
+    assert default_queries(num_labels, 256) == count
+
+
+def test_there_are_no_more_tokens_than_a_token_has_channels():
+    many = dict(enumerate(map(str, range(25))))
+    assert model(many).config.num_queries == 32 == default_queries(32, 32)
+    with pytest.raises(SettingsError, match=r"head='queries' has room for 32 classes.*there are 33"):
+        model(dict(enumerate(map(str, range(33)))))
+
+
+def test_a_step_of_training_makes_no_scores_and_has_the_loss_of_evaluation():
+    ours, (pixels, labels) = model(), inputs()
+    want = ours.eval()(pixels, labels=labels)
+    step = ours.train()(pixels, labels=labels)
+    assert step.logits is None and torch.equal(step.loss, want.loss)
+    assert torch.equal(ours(pixels).logits, want.logits)
 
 
 @pytest.mark.parametrize(("id2label", "count"), [(THREE, 10), (BINARY, 10), (THREE, 4)])
@@ -261,6 +276,7 @@ def test_an_adapter_saved_when_there_was_one_head_still_loads(workspace, tmp_pat
         ({"loss": "set"}, "head='classes' cannot be trained with loss='set'"),
         ({"num_queries": 5}, "num_queries=5 is for head='queries'"),
         ({"head": "queries", "num_queries": 0}, "num_queries=0 must be between 1 and 32"),
+        ({"head": "queries", "num_queries": 5.0}, "num_queries=5.0 must be between 1 and 32"),
         ({"head": "queries", "num_queries": 33}, "num_queries=33 must be between 1 and 32"),
     ],
 )

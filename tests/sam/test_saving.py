@@ -161,11 +161,35 @@ def test_metadata_of_another_kind_is_refused(saved, metadata):
         {"processor": 3},
         {"id2label": {"one": "leaf"}},
         {"id2label": ["leaf"]},
+        {"id2label": {"0": "background", "1": 5}},
+        {"model": 5},
+        {"model": None},
+        {"model": ["sam-tiny"]},
+        {"loss": ["set"]},
+        {"head": {}},
+        *({"num_queries": value} for value in ("5", 5.0, True, [1])),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused_even_if_sealed(saved, change):
     edit_manifest(saved, lambda manifest: manifest["metadata"].update(change))
     with pytest.raises(WeightsError, match=r"manifest\.json does not describe a segmenter"):
+        load_segmenter(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("size", value) for value in ("64", 64.0, -64, 0, True, None)),
+        ("resize", ["square"]),
+        *(("image_mean", value) for value in ("abc", [0], None, [0, 0, float("nan")], ["a", "b", "c"])),
+        *(("image_std", value) for value in ([0, 0, 0], [1, 1, -1], None)),
+        *(("ignore_index", value) for value in ("x", None, 255.0)),
+        ("surprise", 1),
+    ],
+)
+def test_a_processor_that_makes_no_sense_is_refused_even_if_sealed(saved, name, value):
+    edit_manifest(saved, lambda manifest: manifest["metadata"]["processor"].update({name: value}))
+    with pytest.raises(WeightsError, match=rf"manifest\.json does not describe a segmenter: processor\.{name}"):
         load_segmenter(saved)
 
 

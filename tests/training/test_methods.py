@@ -15,6 +15,7 @@ from convlora.evaluation.settings import EvaluateSettings
 from convlora.inference.folder import predict_folder
 from convlora.inference.settings import PredictSettings
 from convlora.sam.segmenters import load_base
+from convlora.sam.tiny_vit import TinyVitConfig, TinyVitEncoder
 from convlora.training.events import Progress
 from convlora.training.methods import apply_method, count_parameters, draw_weights
 from convlora.training.run import resume, train
@@ -236,7 +237,7 @@ def test_the_classifier_of_a_head_of_queries_trains_in_a_frozen_decoder():
 
 def test_a_method_that_needs_sams_encoder_is_refused_on_another():
     base = SamForSemanticSegmentation.from_sam(small_mobile_sam())
-    with pytest.raises(SettingsError, match=r"method='lst' does not fit this model: .* choose another method"):
+    with pytest.raises(SettingsError, match=r"method='lst' does not fit this model: .* Choose another method\.$"):
         apply_method(base, "lst", AdapterSettings())
 
 
@@ -286,7 +287,7 @@ def test_blocks_that_are_not_there_are_refused(method, blocks):
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="unknown method 'x'"):
+    with pytest.raises(SettingsError, match="method='x' must be one of conv-lora, lora, "):
         tuned("x")
 
 
@@ -364,3 +365,41 @@ def test_a_run_trains_continues_predicts_and_is_evaluated(workspace, name, chang
 
 def load(settings):
     return load_base(settings.model, id2label={0: "background", 1: "foreground"}, image_size=settings.image_size)
+
+
+@pytest.mark.parametrize(
+    ("method", "adapter", "message"),
+    [
+        ("conv-lora", {"kernel_size": 5}, "adapter.kernel_size=5 must be one of"),
+        ("conv-lora", {"balance_weight": float("nan")}, "adapter.balance_weight=nan must be finite"),
+        ("vpt", {"num_prompts": 0}, "adapter.num_prompts=0 must be at least 1"),
+        ("adapter", {"r": 0}, "adapter.r=0 must be at least 1"),
+        ("lora", {"lora_alpha": -5}, "adapter.lora_alpha=-5 must be at least 1"),
+        ("decoder", {"blocks": 1}, "adapter.blocks=1 chooses blocks to adapt, and method='decoder' adapts none"),
+        ("lora", {"target_modules": ["qkv", "lin7"]}, r"cannot be adapted: the image encoder has no lin7\."),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(method, adapter, message):
+    with pytest.raises(SettingsError, match=message):
+        apply_method(segmenter(), method, AdapterSettings(**adapter))
+
+
+def test_target_modules_are_mentioned_only_to_those_who_give_them():
+    base = SamForSemanticSegmentation.from_sam(small_mobile_sam())
+    with pytest.raises(SettingsError) as caught:
+        apply_method(base, "vpt", AdapterSettings())
+    assert "target_modules" not in str(caught.value)
+
+
+def test_tuned_norms_are_counted_once():
+    model = tuned("norm")
+    assert count_parameters(model)[1] == sum(p.numel() for p in segmenter().parameters())
+
+
+def test_a_fresh_tiny_vit_tells_images_apart():
+    encoder = TinyVitEncoder(TinyVitConfig()).eval()  # of the real depth: over a few layers any signal survives
+    torch.manual_seed(0)
+    draw_weights(encoder)
+    with torch.no_grad():
+        first, second = (encoder(torch.randn(1, 3, 128, 128)).last_hidden_state for _ in range(2))
+    assert (first - second).norm() > 0.3 * first.norm()

@@ -49,6 +49,11 @@ def test_a_tree_becomes_plain_values_and_comes_back():
         ({"warmup": 1.5}, "warmup=1.5"),
         ({"seed": -1}, "seed=-1"),
         ({"adapter": AdapterSettings(r=0)}, "adapter.r=0"),
+        ({"adapter": AdapterSettings(lora_alpha=0)}, "adapter.lora_alpha=0 must be at least 1"),
+        (
+            {"adapter": AdapterSettings(blocks=2), "method": "full"},
+            "adapter.blocks=2 chooses blocks.*'full' adapts none",
+        ),
         ({"adapter": AdapterSettings(routing="x")}, "adapter.routing='x'"),
         ({"adapter": AdapterSettings(activation="relu")}, "adapter.activation='relu' must be one of gelu, none"),
         ({"adapter": AdapterSettings(kernel_size=5)}, "adapter.kernel_size=5 must be one of 3, 1"),

@@ -83,9 +83,11 @@ class ConvLoraConfig(LoraConfig):
             raise ValueError("ConvLoraConfig: " + "; ".join(problems))
 
     def _conv_lora_problems(self) -> list[str]:
-        problems = []
-        if not _is_count(self.num_experts):
-            problems.append(f"num_experts={self.num_experts!r} must be an integer of at least 1")
+        problems = [
+            f"{name}={getattr(self, name)!r} must be an integer of at least 1"
+            for name in ("r", "lora_alpha", "num_experts")
+            if not _is_count(getattr(self, name))
+        ]
         if not (self.routing in ROUTINGS or _is_count(self.routing)):
             problems.append(f"routing={self.routing!r} must be one of {', '.join(ROUTINGS)} or a scale of at least 1")
         if not (_is_count(self.num_prefix_tokens) or self.num_prefix_tokens == 0):

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from convlora.adapter.parameters import base_parameters
+from convlora.adapter.reading import read_config, read_json
 from convlora.errors import WeightsError
 from convlora.files import replacing, sha256, write_json
 
@@ -30,9 +28,14 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
-NO_TARGET = "dummy-target-modules"  # PEFT's name for "adapt nothing", used by methods that only tune whole modules
 
-_MODULE_NAME = re.compile(r"[A-Za-z0-9_.]+")
+_SIZES = (
+    "r",
+    "num_experts",
+    "routing",
+    "num_prompts",
+    "mlp_ratio",
+)  # of a configuration; they decide what is allocated
 _PROBE_SIZE = 256
 _PROBE_TOLERANCE = 2**-7  # a base kept in bf16 differs from float32 by 2^-8 of each value
 
@@ -88,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds no {MANIFEST_FILE}, so it is not a complete adapter saved by convlora. Give a run "
             "folder, or its adapter/ folder."
         )
-    manifest = _read_json(path)
+    manifest = read_json(path)
     files, probe = manifest.get("files"), manifest.get("base_probe")
     if manifest.get("format") != FORMAT or not isinstance(files, dict) or not isinstance(probe, list):
         raise WeightsError(
@@ -121,9 +124,11 @@ def load_adapter(base: nn.Module, folder: Path, *, trainable: bool = False) -> P
     config.inference_mode = not trainable
     _check_base(base, manifest["base_probe"], folder)
     state = load_tensors(folder / WEIGHTS_FILE)
+    _check_sizes(config, state, folder)
     try:
         model = get_peft_model(base, config)
-    except ValueError as error:  # of PEFT, for modules that are not there
+    # of PEFT, for modules that are not there, or values that a layer cannot be built from
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
         raise WeightsError(f"{folder / CONFIG_FILE} does not fit this base model: {error}") from error
     restore_adapter(model, state, source=folder / WEIGHTS_FILE)
     return model
@@ -151,43 +156,6 @@ def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     return get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
 
 
-def read_config(path: Path) -> PeftConfig:
-    """Read a PEFT configuration; unknown keys and patterns that PEFT would run as regular expressions are refused."""
-    values = _read_json(path)
-    kind = values.get("peft_type")
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise WeightsError(f"{path}: peft_type={kind!r} is not a known method.")
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
-    known = set(config_class.__dataclass_fields__)
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise WeightsError(f"{path}: unknown key {unknown[0]!r}. Copy the adapter folder again.")
-    targets, whole = values.get("target_modules"), values.get("modules_to_save")
-    plain = targets in (None, NO_TARGET) or _are_names(targets)
-    patterns = [name for name in ("layers_pattern", "exclude_modules") if values.get(name)]
-    patterns += [
-        name
-        for name in ("rank_pattern", "alpha_pattern")
-        if not all(_MODULE_NAME.fullmatch(key) for key in values.get(name) or {})
-    ]
-    patterns += [] if whole is None or _are_names(whole) else ["modules_to_save"]
-    if not plain or patterns:
-        where = patterns[0] if plain else "target_modules"
-        raise WeightsError(f"{path}: {where}={values.get(where)!r} is a pattern; only plain module names are accepted.")
-    numbers = {key: value for key, value in values.items() if isinstance(value, float)}
-    for key, value in numbers.items():
-        if not math.isfinite(value):
-            raise WeightsError(f"{path}: {key}={value} is not finite.")
-    try:
-        return config_class(**values)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: {error}") from error
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and _MODULE_NAME.fullmatch(name) for name in value)
-
-
 def base_probe(model: nn.Module) -> list[float]:
     """Values at fixed places of the frozen base weights: enough to tell one base model from another."""
     parameters = sorted(base_parameters(model).items())
@@ -212,6 +180,18 @@ def _check_base(base: nn.Module, probe: list[float], folder: Path) -> None:
         )
 
 
+def _check_sizes(config: PeftConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse a size beyond every axis of the file's tensors, before memory of that size is asked for."""
+    largest = max((side for tensor in state.values() for side in tensor.shape), default=1)
+    sizes = {name: getattr(config, name, None) for name in _SIZES} | (getattr(config, "rank_pattern", None) or {})
+    for name, size in sizes.items():
+        if isinstance(size, int) and size > largest:
+            raise WeightsError(
+                f"{folder / CONFIG_FILE}: {name}={size} does not fit {WEIGHTS_FILE}, where no axis is longer than "
+                f"{largest}. Copy the adapter folder again."
+            )
+
+
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file, whole or not at all."""
     with replacing(path) as temporary:
@@ -224,13 +204,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, OSError, torch.cuda.OutOfMemoryError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}. Copy it again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not readable JSON: {error}. Copy the folder again.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path} holds {type(value).__name__}, expected an object. Copy the folder again.")
-    return value

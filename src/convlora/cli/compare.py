@@ -11,7 +11,8 @@ from tqdm import tqdm
 from convlora.cli.display import print_table
 from convlora.comparison.schedule import Ended, Working
 from convlora.comparison.settings import CompareSettings
-from convlora.comparison.table import cells, duration, failures, head
+from convlora.comparison.table import cells, duration, failures, head, heading
+from convlora.errors import ConvloraError
 from convlora.settings import from_arguments
 
 
@@ -34,13 +35,19 @@ def run(arguments: Sequence[str]) -> None:
         raise KeyboardInterrupt("interrupted; what was done is saved. The same command continues.") from None
     finally:
         display.close()
-    for group, lines in tables:
-        print(f"\n{group.title}")
+    for table in tables:
+        lines = table[1]
+        print(f"\n{heading(table)}")
         print_table([head(settings), *(cells(line, settings) for line in lines)])
         for failure in failures(lines):
             print(f"  failed: {failure}")
+        if failures(lines):
+            print("  --retry_failed makes them again")
     print(f"\ntable: {Path(settings.output) / TABLE}")
     print(f"page: {Path(settings.output) / PAGE}")
+    lines = [line for _, lines in tables for line in lines]
+    if any(line.failed for line in lines) and not any(line.runs or line.missing for line in lines):
+        raise ConvloraError("every method failed, so there is nothing to compare; the reasons are in the table.")
 
 
 class StudyDisplay:

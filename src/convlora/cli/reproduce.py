@@ -10,7 +10,7 @@ from convlora.cli.display import print_table, quiet_libraries, training_display
 from convlora.errors import SettingsError
 from convlora.reproduction.settings import OWN, ReproduceSettings
 from convlora.settings import from_arguments
-from convlora.training.presets import preset_path
+from convlora.training.presets import preset, preset_path
 from convlora.training.settings import TrainSettings, validate
 
 
@@ -55,13 +55,20 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _training(settings: ReproduceSettings, flags: Sequence[str]) -> TrainSettings:
-    """The preset with the flags of `convlora train` that were given."""
+    """The preset with the flags of `convlora train` that were given, and with what a file among them sets."""
     for name, instead in OWN.items():
         if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
             raise SettingsError(f"--{name} is set by convlora reproduce; set --{instead} instead.")
-    given = ["--config", str(preset_path(settings.name)), *flags]
-    own = ["--images", str(settings.listing), "--output", str(settings.folder)]
-    return from_arguments(TrainSettings, [*given, *own], prog="convlora reproduce", description="")
+    places = {"images": str(settings.listing), "output": str(settings.folder)}
+    given = [*(f"--{name}={value}" for name, value in places.items()), "--config", str(preset_path(settings.name))]
+    training = from_arguments(TrainSettings, [*given, *flags], prog="convlora reproduce", description="")
+    usual = preset(settings.name, **places)
+    for name, instead in {**OWN, "output": "output"}.items():
+        if getattr(training, name) != getattr(usual, name):
+            raise SettingsError(
+                f"{name} in the file of --config is set by convlora reproduce; set --{instead} instead."
+            )
+    return training
 
 
 def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

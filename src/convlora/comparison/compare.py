@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convlora.comparison.data import check_data_sets
 from convlora.comparison.engines import engine_of
 from convlora.comparison.schedule import Report, make_runs
 from convlora.comparison.settings import CompareSettings
@@ -22,6 +23,7 @@ def compare(settings: CompareSettings, report: Report) -> list[Table]:
 
     Raises:
         SettingsError: Before any run: of the study or of a run.
+        DataError: Before any run: a data set cannot be used.
         OutputError: A run was made with other settings; or the disk is full.
         KeyboardInterrupt: On Ctrl-C, after the runs under way were saved and the tables written.
     """
@@ -29,6 +31,8 @@ def compare(settings: CompareSettings, report: Report) -> list[Table]:
     study.open()
     if settings.report_only:
         return write_results(study)
+    check_data_sets([*study.missing(), *study.to_retry()], tuned=len(settings.learning_rates) > 1)
+    study.forget_failures()
     try:
         make_runs(study, engine_of(settings), report)
     except KeyboardInterrupt:

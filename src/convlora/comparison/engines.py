@@ -78,7 +78,7 @@ class _Process:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as stream:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "convlora.comparison.worker"],
+                    [sys.executable, "-m", "convlora.comparison.process"],
                     stdin=subprocess.PIPE,
                     stdout=stream,
                     stderr=stream,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convlora.comparison.statistics import Estimate
 from convlora.comparison.study import Study
 from convlora.comparison.summary import Line, Table
 from convlora.evaluation.figures import as_svg, new_figure
@@ -38,13 +39,13 @@ def rate_curves(study: Study, lines: Sequence[Line]) -> str:
 
 def difference_bars(lines: Sequence[Line], reference: str, metric: str) -> str:
     """SVG: each method's difference to the reference with its 95 % interval; empty if there is none."""
-    shown = [line for line in lines if line.difference is not None]
+    shown = [line for line in lines if line.difference is not None and line.difference.low is not None]
     if not shown:
         return ""
     figure, (axis,) = new_figure(9.6, 0.9 + 0.34 * len(shown))
     for place, line in enumerate(shown):
         found: Any = line.difference
-        ends = [[found.mean - found.low], [found.high - found.mean]]
+        ends = np.array([_reach(found)]).T
         # the mean of the draws' middle may lie beside the mean by a little; an end must not point inwards
         axis.errorbar(found.mean, place, xerr=np.maximum(ends, 0), fmt="o", color=_COLOURS[0], capsize=3)
     axis.axvline(0, color="#5b6676", linewidth=0.8)
@@ -72,12 +73,19 @@ def subset_curves(tables: Sequence[Table], metric: str) -> str:
         offset = 0.3 * ((i + 0.5) / len(methods) - 0.5)  # side by side, so that no interval hides another
         places = [place + offset for place, _ in there]
         means = [score.mean for _, score in there]
-        ends = [[s.mean - s.low for _, s in there], [s.high - s.mean for _, s in there]]
+        ends = np.array([_reach(score) for _, score in there]).T
         axis.errorbar(places, means, yerr=np.maximum(ends, 0), label=method, markersize=4, capsize=2, **_style(i))
     axis.set_xticks(range(len(tables)), [group.subset for group, _ in tables])
     axis.set(title=f"test {metric}, 95 % interval")
     _legend(axis)
     return as_svg(figure)
+
+
+def _reach(score: Estimate) -> tuple[float, float]:
+    """How far the interval reaches below and above the mean; nothing is drawn for NaN, where there is none."""
+    if score.low is None or score.high is None:
+        return np.nan, np.nan
+    return score.mean - score.low, score.high - score.mean
 
 
 def _style(index: int) -> dict[str, Any]:

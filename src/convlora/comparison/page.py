@@ -16,7 +16,7 @@ from convlora.comparison import figures
 from convlora.comparison.pictures import disagreements
 from convlora.comparison.study import Study
 from convlora.comparison.summary import Table
-from convlora.comparison.table import cells, failures, head, notes, unfinished
+from convlora.comparison.table import cells, failures, head, heading, notes, unfinished
 from convlora.errors import ConvloraError
 from convlora.files import write_text
 from convlora.inference.drawing import class_colour
@@ -56,11 +56,11 @@ def _subset_curves(study: Study, tables: Sequence[Table]) -> list[tuple[str, str
 
 
 def _table(study: Study, table: Table) -> dict[str, Any]:
-    group, lines = table
+    _, lines = table
     settings = study.settings
     tuned = len(settings.learning_rates) > 1
     return {
-        "title": group.title,
+        "title": heading(table),
         "rows": [cells(line, settings) for line in lines],
         "failures": failures(lines),
         "differences": figures.difference_bars(lines, settings.reference, settings.metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from convlora.comparison.settings import CompareSettings
 from convlora.errors import SettingsError
-from convlora.training.settings import TrainSettings, from_dict
+from convlora.training.settings import TrainSettings, from_dict, validate
 
 _RUNS = "runs"
 
@@ -58,7 +59,7 @@ class Run:
     learning_rate: float
     seed: int
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         """The run folder, as `convlora train` writes it."""
         return self.cell.folder / f"lr{self.learning_rate:g}-seed{self.seed}"
@@ -96,6 +97,9 @@ def plan(settings: CompareSettings) -> list[Cell]:
                     values = merged(settings.train, data, {"model": model}, part, changes)
                     group = Group(dataset, subset, short[model])
                     cells.append(_cell(settings, group, method, values))
+    for rate in settings.learning_rates:  # the same for all cells, so one cell's runs tell
+        for seed in dict.fromkeys((*settings.tuning_seeds, *settings.seeds)):
+            validate(cells[0].run(rate, seed).settings)
     return cells
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from convlora import __version__
-from convlora.errors import OutputError, WeightsError
-from convlora.files import write_text
+from convlora.errors import WeightsError
+from convlora.files import output_errors, write_text
 from convlora.training.folder import RunFolder
 from convlora.training.settings import TrainSettings, as_dict, from_dict
 
@@ -90,26 +91,39 @@ def beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)  # with_suffix would take lr0.001 apart
 
 
-def refuse_changed(folder: Path, settings: TrainSettings) -> None:
-    """Raise an `OutputError` if a run was made with other settings than it would be made with now.
+def changed_setting(folder: Path, settings: TrainSettings, record: Record | None) -> str:
+    """Which setting a run would now be made with another value of, such as "epochs was 2 and is now 3"; or nothing.
 
-    A failed run that never got as far as its folder may be made anew with any settings: its record is removed.
+    Args:
+        folder: The run folder; a run that was begun says there what it is made with.
+        settings: Of the run now.
+        record: Of the run, if it has ended.
     """
     run = RunFolder(folder)
-    record = Record.read(folder)
     made = run.settings() if run.config.is_file() else record.settings if record is not None else None
     now = as_dict(settings)
     if made is None or {**made, "output": ""} == {**now, "output": ""}:
-        return
+        return ""
     before = as_dict(from_dict(made, source=run.config))  # with the defaults of what it was too early to know
     changed = [key for key in now if key != "output" and now[key] != before[key]]
-    if not changed:
-        return
-    if record is not None and record.error is not None and not run.config.is_file():
-        record_path(folder).unlink()
-        return
-    key = changed[0]
-    raise OutputError(
-        f"{folder} was made with other settings: {key} was {before[key]!r} and is now {now[key]!r}. Give the old "
-        f"setting, choose another output folder, or remove {folder} and {record_path(folder).name} beside it."
+    return f"{changed[0]} was {before[changed[0]]!r} and is now {now[changed[0]]!r}" if changed else ""
+
+
+def left_nothing(folder: Path, record: Record | None) -> bool:
+    """Whether a run failed without a checkpoint or weights, so that nothing is lost if it is made anew."""
+    run = RunFolder(folder)
+    return (
+        record is not None and record.error is not None and not (run.adapter.exists() or any(run.checkpoints.glob("*")))
     )
+
+
+def forget(folder: Path) -> None:
+    """Remove the record of a failure, and the run folder if it holds nothing to continue from.
+
+    Raises:
+        OutputError: They cannot be removed.
+    """
+    with output_errors(folder):
+        if left_nothing(folder, Record.read(folder)) and folder.exists():
+            shutil.rmtree(folder)
+        record_path(folder).unlink()

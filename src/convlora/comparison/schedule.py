@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from convlora.comparison.claims import is_free
 from convlora.comparison.engines import Engine, Job
 from convlora.comparison.plan import Run
 from convlora.comparison.records import Record
@@ -17,7 +18,8 @@ from convlora.objectives.metrics import best
 from convlora.training.folder import RunFolder
 from convlora.training.settings import as_dict
 
-_POLL = 0.5  # seconds
+_POLL = 0.5  # seconds between looks at our own runs
+_LOOK = 5.0  # seconds between looks at the records, which of thousands of runs take a while
 _BUSY = 10.0  # seconds until a run that another process makes is looked at again
 
 
@@ -60,20 +62,32 @@ class _Schedule:
         self.report = report
         self.jobs: dict[int, tuple[Run, Job]] = {}  # by slot
         self.not_before: dict[Path, float] = {}
+        self.next_look = 0.0
 
     def work(self) -> None:
         try:
-            while self._start() or self.jobs:
+            missing = self._start()
+            progress = self.study.progress()
+            while missing or self.jobs:
                 time.sleep(_POLL)
-                for slot, (run, job) in list(self.jobs.items()):
-                    code = job.poll()
-                    if code is not None:
-                        del self.jobs[slot]
-                        self._ended(run, job, code)
-                self._look_for_others()
-                self.report(Working([_line(run) for run, _ in self.jobs.values()], *self.study.progress()))
+                if self._poll() or time.monotonic() >= self.next_look:
+                    self._look_for_records()
+                    progress = self.study.progress()
+                    missing = self._start()
+                self.report(Working([_line(run) for run, _ in self.jobs.values()], *progress))
         finally:
             self._stop()
+
+    def _poll(self) -> bool:
+        """Look at our own runs; whether one has ended."""
+        ended = False
+        for slot, (run, job) in list(self.jobs.items()):
+            code = job.poll()
+            if code is not None:
+                del self.jobs[slot]
+                self._ended(run, job, code)
+                ended = True
+        return ended
 
     def _start(self) -> bool:
         """Fill the free slots; whether runs are missing."""
@@ -82,8 +96,14 @@ class _Schedule:
         now = time.monotonic()
         ready = [run for run in missing if self.not_before.get(run.folder, now) <= now]
         free = [slot for slot in range(self.study.settings.jobs) if slot not in self.jobs]
-        for slot, run in zip(free, ready, strict=False):
-            self.jobs[slot] = run, self.engine.start(Task(run.settings, self.study.settings.keep), slot)
+        for run in ready:
+            if not free:
+                break
+            if is_free(run.folder):
+                slot = free.pop(0)
+                self.jobs[slot] = run, self.engine.start(Task(run.settings, self.study.settings.keep), slot)
+            else:
+                self.not_before[run.folder] = now + _BUSY
         return bool(missing)
 
     def _ended(self, run: Run, job: Job, code: int) -> None:
@@ -97,8 +117,9 @@ class _Schedule:
         if code != DONE and Record.read(run.folder) is None:
             Record(settings=as_dict(run.settings), error=_crash(code, job.last_words())).write(run.folder)
 
-    def _look_for_others(self) -> None:
+    def _look_for_records(self) -> None:
         """Report the records that have come, from our jobs or from other processes."""
+        self.next_look = time.monotonic() + _LOOK
         known = set(self.study.records)
         self.study.refresh()
         for run in self.study.runs():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from convlora.data.settings import DataSettings
 from convlora.errors import SettingsError
 from convlora.training.settings import METHODS
 
@@ -14,6 +17,12 @@ POOLED = ("iou", "dice", "pixel_accuracy", "ber")  # scores that the pooled conf
 ENGINES = ("local", "submitit")
 KEPT = ("all", "adapters", "nothing")
 OWN = ("output", "learning_rate", "seed", "metric")  # of a run; the study sets them
+# of the data, which a table's methods must share; they may differ in the part of the training images
+DATA = tuple(
+    field.name
+    for field in dataclasses.fields(DataSettings)
+    if field.name not in ("train_fraction", "train_images", "subset_seed")
+)
 
 _NAME = re.compile(r"[\w+][\w.+-]*")
 
@@ -72,9 +81,23 @@ class CompareSettings:
 
     def validate(self) -> None:
         """Raise one `SettingsError` that lists everything wrong with the values themselves."""
-        problems = [*self._axis_problems(), *self._choice_problems(), *self._owner_problems()]
+        problems = [*self._name_problems()]  # alone: the others take the names for text
+        problems = problems or [*self._axis_problems(), *self._choice_problems(), *self._owner_problems()]
         if problems:
             raise SettingsError("; ".join(problems) + ".")
+
+    def _name_problems(self) -> Iterable[str]:
+        """Names that cannot be folders."""
+        for axis, names in (("datasets", self.datasets), ("methods", self.methods), ("subsets", self.subsets)):
+            for name in names:
+                if not isinstance(name, str):  # as YAML reads 2017 and yes
+                    yield f"{axis}: the name {name!r} is no text; put it in quotation marks"
+                elif not _NAME.fullmatch(name):
+                    yield f"{axis}: the name {name!r} must be letters, digits, '_', '-', '+' or '.'"
+        own = [changes["model"] for changes in self.changes.values() if "model" in changes]
+        for model in (*self.models, *own):
+            if Path(str(model)).name in ("", ".."):
+                yield f"the model {model!r} ends without a name; give its folder by its full path"
 
     def _axis_problems(self) -> Iterable[str]:
         axes: dict[str, list[Any]] = {
@@ -90,10 +113,8 @@ class CompareSettings:
                 yield f"{axis} is empty; give at least one"
             if len(set(values)) < len(values):
                 yield f"{axis} names something twice; give each once"
-        for axis, names in (("datasets", self.datasets), ("methods", self.methods), ("subsets", self.subsets)):
-            for name in names:
-                if not _NAME.fullmatch(name):  # it becomes a folder
-                    yield f"{axis}: the name {name!r} must be letters, digits, '_', '-', '+' or '.'"
+        if len({f"{rate:g}" for rate in self.learning_rates}) < len(set(self.learning_rates)):
+            yield f"learning_rates={self.learning_rates} has two that are equal to six digits, as their folders' names"
         if any(not rate > 0 for rate in self.learning_rates):
             yield f"learning_rates={self.learning_rates} must be more than 0"
 
@@ -127,6 +148,10 @@ class CompareSettings:
         for axis, entries, owned in groups:
             for name, changes in entries.items():
                 yield from _foreign(f"{axis}.{name}", changes, owned)
+        for name, changes in self.changes.items():
+            for key in DATA:
+                if key in changes:
+                    yield f"methods.{name} sets {key!r}, which all methods of a table share; set it in 'datasets'"
 
 
 def _foreign(place: str, changes: Mapping[str, Any], owned: Iterable[str]) -> Iterable[str]:

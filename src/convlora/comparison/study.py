@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from convlora.comparison.plan import Cell, Run, plan
-from convlora.comparison.records import Record, record_path, refuse_changed
+from convlora.comparison.records import Record, changed_setting, forget, left_nothing, record_path
 from convlora.comparison.settings import CompareSettings
+from convlora.errors import OutputError
 from convlora.objectives.metrics import best
 
 
@@ -34,26 +35,51 @@ class Study:
     def __init__(self, settings: CompareSettings) -> None:
         self.settings = settings
         self.cells = plan(settings)
+        seeds = dict.fromkeys((*settings.tuning_seeds, *settings.seeds))
+        self._runs = [cell.run(rate, seed) for cell in self.cells for rate in settings.learning_rates for seed in seeds]
         self.records: dict[Path, Record] = {}
+        self.outdated: set[Path] = set()  # folders of failed runs whose settings have changed
 
     def open(self) -> None:
         """Look at what is there.
 
         Raises:
-            OutputError: A run was made with other settings.
+            OutputError: A run was made with other settings. One that failed without a checkpoint may be.
         """
-        for run in self.runs():
-            refuse_changed(run.folder, run.settings)
         self.refresh()
-        if self.settings.retry_failed:
-            for folder in [folder for folder, record in self.records.items() if record.error is not None]:
-                record_path(folder).unlink()
-                del self.records[folder]
+        for run in self.runs():
+            record = self.records.get(run.folder)
+            change = changed_setting(run.folder, run.settings, record)
+            if change and left_nothing(run.folder, record):
+                self.outdated.add(run.folder)
+            elif change:
+                raise OutputError(
+                    f"{run.folder} was made with other settings: {change}. Give the old setting, choose another output "
+                    f"folder, or remove {run.folder} and {record_path(run.folder).name} beside it."
+                )
+
+    def to_retry(self) -> list[Run]:
+        """Failed runs that shall be made again: all if asked for, else those whose settings have changed."""
+        return [
+            run
+            for folder, run in {run.folder: run for run in self.runs()}.items()
+            if folder in self.records
+            and self.records[folder].error is not None
+            and (self.settings.retry_failed or folder in self.outdated)
+        ]
+
+    def forget_failures(self) -> None:
+        """Remove what is left of the failed runs that shall be made again."""
+        for run in self.to_retry():
+            forget(run.folder)
+            del self.records[run.folder]
 
     def refresh(self) -> None:
         """Read the records that have come."""
+        # listed once for each cell: to ask for each of thousands of files, again and again, takes its time
+        there = {cell.folder: {path.name for path in cell.folder.glob("*.json")} for cell in self.cells}
         for run in self.runs():
-            if run.folder not in self.records:
+            if run.folder not in self.records and record_path(run.folder).name in there[run.cell.folder]:
                 record = Record.read(run.folder)
                 if record is not None:
                     self.records[run.folder] = record
@@ -116,5 +142,4 @@ class Study:
 
     def runs(self) -> Sequence[Run]:
         """All runs that a study may come to, at any rate, with any of its seeds."""
-        seeds = dict.fromkeys((*self.settings.tuning_seeds, *self.settings.seeds))
-        return [cell.run(rate, seed) for cell in self.cells for rate in self.settings.learning_rates for seed in seeds]
+        return self._runs

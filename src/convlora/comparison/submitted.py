@@ -14,8 +14,8 @@ class Submitted(Checkpointable):
     """Makes a run; when its time is up or it is preempted, the scheduler queues it again, and it continues."""
 
     def __call__(self, task: str) -> int:
-        """Make the run of a task in JSON; return its exit code, as `convlora.comparison.worker.main`."""
-        from convlora.comparison.worker import perform
+        """Make the run of a task in JSON; return its exit code, as `convlora.comparison.process.main`."""
+        from convlora.comparison.process import perform
 
         try:
             return perform(Task.from_json(task))

@@ -32,9 +32,9 @@ class Line:
         runs: Of the table that went well, with their records.
         failed: Runs that failed, of the tuning or of the table, with their records.
         missing: Runs that are still to be made; at least 1 if it is not known how many.
-        score: On the test images; None without a run.
+        score: On the test images; None without a run, or if no image has a valid pixel.
         difference: To the reference, over the seeds that both have; None for the reference itself.
-        adjusted: The difference's p-value, adjusted for the number of methods in the table.
+        adjusted: The difference's p-value, adjusted for the number of p-values in the table.
     """
 
     cell: Cell
@@ -76,26 +76,32 @@ def _line(study: Study, cell: Cell) -> Line:
 
 
 def _compared(study: Study, group: Group, lines: list[Line]) -> list[Line]:
-    if len({tuple(record.images) for line in lines for _, record in line.runs}) > 1:
+    if len({(*record.images, len(record.classes)) for line in lines for _, record in line.runs}) > 1:
         raise DataError(
-            f"{group.title}: the runs were scored on different test images; their data settings must split alike."
+            f"{group.title}: the runs were scored on different test images or with different classes; their data "
+            "settings must be alike."
         )
     metric = study.settings.metric
+    # where the other lines have several seeds, one that is left of a method says too little about it
+    least = min(2, len(study.settings.seeds))
     lines = [
-        dataclasses.replace(line, score=score_estimate(_matrices(line.runs), metric)) if line.runs else line
+        dataclasses.replace(line, score=score_estimate(_matrices(line.runs), metric, least=least))
+        if line.runs
+        else line
         for line in lines
     ]
     reference = next((line for line in lines if line.cell.method == study.settings.reference), None)
     if reference is None or not reference.runs:
         return lines
     theirs = {run.seed: (run, record) for run, record in reference.runs}
-    differences: dict[int, Estimate] = {}
+    differences: dict[int, Estimate | None] = {}
     for i, line in enumerate(lines):
         paired = [pair for pair in line.runs if pair[0].seed in theirs]
         if line is not reference and paired:
             others = [theirs[run.seed] for run, _ in paired]
-            differences[i] = difference_estimate(_matrices(paired), _matrices(others), metric)
-    adjusted = dict(zip(differences, holm([d.p_value for d in differences.values()]), strict=True))
+            differences[i] = difference_estimate(_matrices(paired), _matrices(others), metric, least=least)
+    p_values = {i: d.p_value for i, d in differences.items() if d is not None and d.p_value is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [
         dataclasses.replace(line, difference=differences.get(i), adjusted=adjusted.get(i))
         for i, line in enumerate(lines)

@@ -31,14 +31,14 @@ def cells(line: Line, settings: CompareSettings) -> list[str]:
     """One line, a text for each column; "–" where there is nothing."""
     score = line.score
     sd = f" ± {score.sd:.4f}" if score and score.sd is not None else ""
-    difference = [_difference(line.difference), _p_value(line.adjusted)] if settings.reference else []
+    difference = [_difference(line.difference, settings), _p_value(line.adjusted)] if settings.reference else []
     trainable, size = line.mean("trainable"), line.mean("adapter_bytes")
     seconds, memory = line.mean("seconds"), line.mean("peak_memory")
     return [
         line.cell.method,
         _rate(line, settings),
         f"{score.mean:.4f}{sd}" if score else "–",
-        f"[{score.low:.4f}, {score.high:.4f}]" if score else "–",
+        f"[{score.low:.4f}, {score.high:.4f}]" if score and score.low is not None else "–",
         *difference,
         f"{trainable:,.0f}" if trainable is not None else "–",
         f"{size / 1e6:.2f} MB" if size is not None else "–",
@@ -46,6 +46,13 @@ def cells(line: Line, settings: CompareSettings) -> list[str]:
         f"{memory / 1e9:.2f} GB" if memory else "–",
         _runs(line, settings),
     ]
+
+
+def heading(table: Table) -> str:
+    """The names of a table's group, and how many test images its numbers are of, if there is a score yet."""
+    group, lines = table
+    images = next((f", {line.score.images} test images" for line in lines if line.score is not None), "")
+    return f"{group.title}{images}"
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -66,15 +73,16 @@ def notes(settings: CompareSettings) -> list[str]:
         else f"Learning rate: {grid} for all methods, not tuned."
     )
     found.append(
-        f"Interval: 95 %, test images resampled {RESAMPLES:,} times, the spread over the seeds by Student's t; with "
-        f"few seeds it is wide, as it must be; with one, it and p know the images only. Seeds of the table: "
-        f"{_listed(settings.seeds)}."
+        f"Interval: 95 %, test images (so many are in the table's title) resampled {RESAMPLES:,} times and widened for "
+        "few of them, the spread over the seeds by Student's t; with few seeds it is wide, as it must be; with one, it "
+        "and p know the images only. There is none of one image, nor where failed runs leave one seed of several. "
+        f"Seeds of the table: {_listed(settings.seeds)}."
     )
     if settings.reference:
         found.append(
             f"Difference to {settings.reference}: the method's score less that of {settings.reference}, so "
             f"{'below' if lower else 'above'} 0 the method is better; same seeds, same images; p is two-sided, by the "
-            "same bootstrap, adjusted by Holm's method for the number of methods in the table."
+            "same bootstrap, adjusted by Holm's method for the number of p in the table."
         )
     found.append("Time: training with its validations, without loading and scoring. Memory: of the process.")
     return found
@@ -83,12 +91,15 @@ def notes(settings: CompareSettings) -> list[str]:
 def markdown(settings: CompareSettings, tables: Sequence[Table]) -> str:
     """All tables, with their failed runs and notes."""
     parts = [f"**{unfinished(tables)}**"] if unfinished(tables) else []
-    for group, lines in tables:
+    for table in tables:
+        lines = table[1]
         rows = [head(settings), *(cells(line, settings) for line in lines)]
-        parts.append(f"## {group.title}\n\n{_markdown_table(rows)}")
+        parts.append(f"## {heading(table)}\n\n{_markdown_table(rows)}")
         failed = failures(lines)
         if failed:
-            parts.append("Failed runs:\n\n" + "\n".join(f"- {text}" for text in failed))
+            parts.append(
+                "Failed runs (--retry_failed makes them again):\n\n" + "\n".join(f"- {text}" for text in failed)
+            )
     parts.append("\n".join(f"- {note}" for note in notes(settings)))
     return "\n\n".join(parts) + "\n"
 
@@ -118,10 +129,12 @@ def _rate(line: Line, settings: CompareSettings) -> str:
     return f"{line.pick.learning_rate:g}" + (" (edge of grid)" if line.pick.at_edge else "")
 
 
-def _difference(difference: Estimate | None) -> str:
+def _difference(difference: Estimate | None, settings: CompareSettings) -> str:
     if difference is None:
         return "–"
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    interval = "" if difference.low is None else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
+    pairs = f", {difference.seeds} of {len(settings.seeds)} pairs" if difference.seeds < len(settings.seeds) else ""
+    return f"{difference.mean:+.4f}{interval}{pairs}"
 
 
 def _p_value(p: float | None) -> str:

@@ -1,32 +1,25 @@
-"""One run of a study, in a process of its own: train or continue, score, record, tidy up."""
+"""One run of a study: train or continue, score, record, tidy up."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import signal
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 from convlora.comparison.records import Record
-from convlora.comparison.tasks import BUSY, DONE, INTERRUPTED, MASKS, REFUSED, Task
+from convlora.comparison.tasks import MASKS, Task
 from convlora.data.dataset import SegmentationDataset
 from convlora.doctor.steps import peak_memory
 from convlora.errors import ConvloraError, DataError, OutputError
 from convlora.evaluation.results import RunResult, describe_run
 from convlora.evaluation.scoring import score
-from convlora.files import output_errors, whole_folder, write_json
+from convlora.files import whole_folder, write_json
 from convlora.inference.predictor import Predictor
 from convlora.objectives.metrics import best
 from convlora.sam.precision import pick_device
@@ -38,55 +31,35 @@ from convlora.training.settings import TrainSettings, as_dict
 _EFFORT = "effort.json"
 
 
-def perform(task: Task) -> int:
-    """Make a run, and write its record: of its scores, or of its failure.
-
-    Returns:
-        DONE, or BUSY if another process is at it.
+def make(task: Task) -> None:
+    """Make a run that no other process is at, and write its record: of its scores, or of its failure.
 
     Raises:
         OutputError: The disk is full or not writable. This is no fault of the run, so nothing is recorded.
         Interrupted: On SIGTERM, after a checkpoint was saved.
     """
-    with _claimed(task.folder) as mine:
-        if not mine:
-            return BUSY
-        if Record.read(task.folder) is not None:  # another process was quicker
-            return DONE
-        try:
-            record = _make(task)
-        except OutputError:
-            raise
-        except Exception as error:  # whatever it is: a run that fails is a result, too, and the others go on
-            traceback.print_exc()
-            record = Record(settings=as_dict(task.settings), error=_one_line(error))
-        record.write(task.folder)
-        _tidy(RunFolder(task.folder), task.keep)
-        return DONE
+    try:
+        record = _record(task)
+    except OutputError:
+        raise
+    except Exception as error:  # whatever it is: a run that fails is a result, too, and the others go on
+        traceback.print_exc()
+        record = Record(settings=as_dict(task.settings), error=_one_line(error))
+    record.write(task.folder)
+    _tidy(RunFolder(task.folder), task.keep)
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this run is ours; the claim ends with the process, however it ends."""
-    path = folder.with_name(f".{folder.name}.lock")
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as stream:
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                yield False
-                return
-            yield True
-
-
-def _make(task: Task) -> Record:
+def _record(task: Task) -> Record:
     settings, folder = task.settings, RunFolder(task.folder)
     effort = _Effort(folder, settings)
-    if folder.config.is_file():
-        resume(folder.path, effort)
-    else:
-        train(settings, effort)
+    try:
+        if folder.config.is_file():
+            resume(folder.path, effort)
+        else:
+            train(settings, effort)
+    except KeyboardInterrupt:  # a checkpoint was saved, so what it took counts
+        effort.save()
+        raise
     effort.save()
     result, names = _score(folder, settings)
     write_json(folder.metrics, result.as_json())
@@ -126,9 +99,10 @@ class _Effort:
         self.path = folder.path / _EFFORT
         self.device = pick_device(settings.device)
         self.known: dict[str, Any] = {"seconds": 0.0, "peak_memory": 0.0, "trainable": 0}
-        with contextlib.suppress(OSError, ValueError):
-            self.known = json.loads(self.path.read_text(encoding="utf-8"))
-        self.before = self.known["seconds"]
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none yet, or damaged
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            self.known = {name: type(value)(found[name]) for name, value in self.known.items()}
+        self.before = 0.0
         self.start: float | None = None
 
     def __call__(self, event: Event) -> None:
@@ -137,6 +111,7 @@ class _Effort:
             if event.data is not None and not event.data.splits["test"]:
                 raise DataError("no images are set aside as test, so there is nothing to compare on.")
             self.start = time.monotonic()
+            self.before = self.known["seconds"] if event.first_step else 0.0  # from step 0 nothing of before is left
             self.known["trainable"] = event.trainable
         if isinstance(event, Progress) and event.scores:
             self.save()
@@ -166,30 +141,3 @@ def _one_line(error: Exception) -> str:
 def _device_name(settings: TrainSettings) -> str:
     device = pick_device(settings.device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def main() -> int:
-    """Read a task from the first line of standard input, make the run, and return the exit code."""
-    with contextlib.suppress(OSError):  # should memory run out, Linux ends this process and not the study
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    # without a buffer, whose lock a thread would hold when the interpreter ends
-    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-        task = Task.from_json(stream.readline().decode("utf-8"))
-        threading.Thread(target=_stop_at_end_of, args=(stream,), daemon=True).start()
-        try:
-            return perform(task)
-        except OutputError as error:
-            sys.stderr.write(f"{' '.join(str(error).split())}\n")
-            return REFUSED
-        except KeyboardInterrupt:
-            return INTERRUPTED
-
-
-def _stop_at_end_of(stream: Any) -> None:
-    """When the study closes its end, or is gone, stop as at Ctrl-C: finish the step, save, leave."""
-    stream.read(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -42,6 +42,9 @@ def set_loss(mask_logits: Tensor, class_logits: Tensor, labels: Tensor, ignore_i
     Returns:
         Mean over the images, in float32; an image without a valid pixel contributes 0. With more than `NUM_POINTS`
         valid pixels it depends on torch's generator.
+
+    Raises:
+        ValueError: A label is no class; K would silently be learnt as "no object".
     """
     with torch.autocast(mask_logits.device.type, enabled=False):  # sums over thousands of points want float32
         triples = zip(mask_logits.float(), class_logits.float(), labels, strict=True)
@@ -81,6 +84,9 @@ def match(masks: Tensor, classes: Tensor, labels: Tensor, valid: Tensor) -> tupl
         Numbers of the matched masks (m,), and the class of each (m,); m = min(q, classes in the image).
     """
     ids = labels.flatten()[valid].unique().long()
+    count = classes.shape[1] - 1
+    if ids[0] < 0 or ids[-1] >= count:
+        raise ValueError(f"labels hold the classes {ids.tolist()}; give 0 to {count - 1}, or the ignored label.")
     pixels = _draw(valid, 1, NUM_POINTS)
     predicted, truth = values_at(masks, pixels, labels.shape), _masks_at(labels, pixels, ids)
     cost = (

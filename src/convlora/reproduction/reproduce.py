@@ -77,9 +77,9 @@ def reproduce(
     for seed in settings.seeds:
         for method in settings.methods:
             listener.announce(f"{method}, seed {seed}")
-            output = str(settings.folder / f"{method}-seed{seed}")
+            output = str(run_folder(settings, method, seed))
             own = dataclasses.replace(
-                training, images=str(data.listing), masks=None, output=output, method=method, seed=seed
+                training, images=str(data.listing.absolute()), masks=None, output=output, method=method, seed=seed
             )
             runs.append(_make(own, data, settings, listener))
     notes = [f"archive: {data.record.source}, SHA-256 {data.record.sha256}", *data.layout.notes]
@@ -125,9 +125,14 @@ def _make(own: TrainSettings, data: Obtained, settings: ReproduceSettings, liste
     return Run(own.method, own.seed, scores)
 
 
+def run_folder(settings: ReproduceSettings, method: str, seed: int) -> Path:
+    """Where a run is."""
+    return settings.folder / f"{method}-seed{seed}"
+
+
 def scores_folder(settings: ReproduceSettings, method: str, seed: int, test: str) -> Path:
-    """Where a run's scores on a test set are, with their report."""
-    return settings.folder / "scores" / f"{method}-seed{seed}" / test.replace(" ", "-")
+    """Where a run's scores on a test set are, with their report: in its folder, so that they go when it goes."""
+    return run_folder(settings, method, seed) / "scores" / test.replace(" ", "-")
 
 
 def _train_or_resume(settings: TrainSettings, report: Report) -> None:
@@ -137,7 +142,8 @@ def _train_or_resume(settings: TrainSettings, report: Report) -> None:
         return
     made = from_dict(folder.settings(), source=folder.config)
     now = as_dict(settings.anchored())
-    changed = [key for key, value in as_dict(made).items() if value != now[key]]
+    # the output is this folder, however it was called then
+    changed = [key for key, value in as_dict(made).items() if key != "output" and value != now[key]]
     if changed:
         raise OutputError(
             f"{settings.output} was made with another {changed[0]}: {as_dict(made)[changed[0]]!r}, now "

@@ -58,8 +58,9 @@ class SamSegmentationConfig(SamConfig):
             check_loss(self.loss, self.num_masks)
             return
         most = self.mask_decoder_config.hidden_size
-        if self.num_queries is None or not 1 <= self.num_queries <= most:
-            raise SettingsError(f"num_queries={self.num_queries} must be between 1 and {most}, the width of a token.")
+        count = self.num_queries
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= most:
+            raise SettingsError(f"num_queries={count!r} must be between 1 and {most}, the width of a token.")
 
     @classmethod
     def from_sam(

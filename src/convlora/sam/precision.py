@@ -53,8 +53,9 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def store_frozen(encoder: nn.Module, precision: str) -> None:
     """Keep the frozen matrices and kernels of an encoder in the format that autocast would convert them to.
 
-    Bit-equal under `autocast(precision, …)`, with half the memory and no conversion at each use. Norms, positions and
-    everything trainable stay as they are.
+    Bit-equal under `autocast(precision, …)`, with half the memory and no conversion at each use; but for DoRA, which
+    also takes the norm of each matrix, and then that of the rounded one. Norms, positions and everything trainable stay
+    as they are.
     """
     if precision not in _DTYPES:
         return

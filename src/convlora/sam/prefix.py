@@ -12,7 +12,7 @@ from transformers.models.sam.modeling_sam import SamVisionEncoder
 def frozen_blocks(encoder: SamVisionEncoder) -> int:
     """Number of blocks before the first with a trainable parameter; all of them if the encoder is frozen.
 
-    None if something is trained that is neither in a block nor in the neck: the patch embedding, or a part that a
+    0 if something is trained that is neither in a block nor in the neck: the patch embedding, or a part that a
     method put beside the blocks.
     """
     behind = {id(parameter) for part in (*encoder.layers, encoder.neck) for parameter in part.parameters()}

@@ -13,15 +13,29 @@ from torch import Tensor, nn
 from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
+from convlora.errors import SettingsError
 from convlora.sam.decoder import PromptFreeMaskDecoder, SemanticMaskDecoder
 
 _FEW_CLASSES = 20  # the paper takes 10 tokens for the 12 classes of Trans10K, and 100 for the 21 of VOC
 _SPREAD = 2.0  # norms of the token; of 0, 0.1, 0.5, 1, 2 and 4 the one that segmented best after a short training
 
 
-def default_queries(num_labels: int) -> int:
-    """Mask tokens where none are asked for: 10 for up to 20 classes, 100 for more, and always one for each class."""
-    return max(10 if num_labels <= _FEW_CLASSES else 100, num_labels)
+def default_queries(num_labels: int, width: int) -> int:
+    """Mask tokens where none are asked for: 10 for up to 20 classes, 100 for more, and always one for each class.
+
+    Args:
+        num_labels: Classes.
+        width: Channels of a token; there is no direction to `spread` more tokens in.
+
+    Raises:
+        SettingsError: There are more classes than tokens can be.
+    """
+    if num_labels > width:
+        raise SettingsError(
+            f"head='queries' has room for {width} classes, the width of a token, and there are {num_labels}. Use "
+            "head='classes', or give fewer `num_queries`: no image shows all classes."
+        )
+    return min(max(10 if num_labels <= _FEW_CLASSES else 100, num_labels), width)
 
 
 class QueryMaskDecoder(PromptFreeMaskDecoder):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
@@ -11,7 +14,7 @@ from convlora.adapter.saving import MANIFEST_FILE, load_adapter, read_manifest, 
 from convlora.errors import WeightsError
 from convlora.files import write_text
 from convlora.sam.checkpoints import NAMED
-from convlora.sam.processing import SamSegmentationImageProcessor
+from convlora.sam.processing import RESIZES, SamSegmentationImageProcessor
 from convlora.sam.segmenters import UNET, load_base
 
 _CARD = """---
@@ -79,29 +82,66 @@ def load_segmenter(
     Raises:
         WeightsError: The folder is damaged or incomplete, or belongs to another base model.
     """
-    metadata = read_manifest(folder).get("metadata", {})
-    try:
-        name = model or metadata["model"]
-        id2label = {int(k): str(v) for k, v in metadata["id2label"].items()}
-        loss = metadata["loss"]
-        head, num_queries = metadata.get("head", "classes"), metadata.get("num_queries")  # once there was one head
-        processor = SamSegmentationImageProcessor(**metadata["processor"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{folder / MANIFEST_FILE} does not describe a segmenter ({error!r}). Copy it again."
-        ) from error
+    metadata = read_manifest(folder).get("metadata")
+    problem = _problem(metadata)
+    if problem is not None:
+        raise WeightsError(f"{folder / MANIFEST_FILE} does not describe a segmenter: {problem}. Copy it again.")
+    name = model or metadata["model"]
+    processor = SamSegmentationImageProcessor(**metadata["processor"])
     if model is None and name not in _BUILT_IN and Path(name).is_absolute() and not Path(name).is_dir():
         raise WeightsError(f"{folder} needs its base SAM, which is not at {name} any more. Give its place as `model`.")
     base = load_base(
         name,
-        id2label=id2label,
-        loss=loss,
-        head=head,
-        num_queries=num_queries,
+        id2label={int(number): label for number, label in metadata["id2label"].items()},
+        loss=metadata["loss"],
+        head=metadata.get("head", "classes"),  # once there was one head
+        num_queries=metadata.get("num_queries"),
         image_size=processor.size,
         ignore_index=processor.ignore_index,
     )
     return load_adapter(base, folder, trainable=trainable).eval(), processor
+
+
+def _problem(metadata: Any) -> str | None:
+    """What of a manifest's metadata is not as `save_segmenter` writes it; None if all of it is."""
+    if not isinstance(metadata, dict) or not isinstance(processor := metadata.get("processor"), dict):
+        return "no metadata with a processor"
+    labels = metadata.get("id2label")
+    number = r"0|[1-9][0-9]{0,5}"
+    wanted = {
+        "model": isinstance(metadata.get("model"), str),
+        "id2label": isinstance(labels, dict)
+        and all(re.fullmatch(number, key) and isinstance(label, str) for key, label in labels.items()),
+        "loss": isinstance(metadata.get("loss"), str),
+        "head": isinstance(metadata.get("head", "classes"), str),
+        "num_queries": metadata.get("num_queries") is None or _is_integer(metadata["num_queries"]),
+    }
+    settings = {
+        "size": lambda value: _is_integer(value) and value > 0,
+        "resize": lambda value: value in RESIZES,
+        "image_mean": _are_three,
+        "image_std": lambda value: _are_three(value) and min(value) > 0,
+        "ignore_index": _is_integer,
+    }
+    wrong = [f"{key}={metadata.get(key)!r}" for key, right in wanted.items() if not right]
+    wrong += [
+        f"processor.{key}={processor.get(key)!r}" for key, fits in settings.items() if not fits(processor.get(key))
+    ]
+    wrong += [f"processor.{key} is not known" for key in processor if key not in settings]
+    return wrong[0] if wrong else None
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_three(values: Any) -> bool:
+    """Whether these are three finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def _lasting_name(name: str) -> str:

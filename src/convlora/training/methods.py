@@ -21,10 +21,11 @@ from convlora.adapter.baselines import (
 )
 from convlora.adapter.baselines.bitfit import BitFitLayer
 from convlora.adapter.baselines.ssf import SSFLayer
-from convlora.adapter.saving import NO_TARGET
+from convlora.adapter.reading import NO_TARGET
 from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation
-from convlora.training.settings import AdapterSettings, decoder_problem
+from convlora.sam.tiny_vit import TinyVitEncoder
+from convlora.training.settings import METHODS, AdapterSettings, adapter_problems
 from convlora.training.targets import Wanted, chosen_blocks, decoder_heads, decoder_targets, encoder_targets
 
 _WHOLE: dict[str, list[str]] = {
@@ -34,6 +35,8 @@ _WHOLE: dict[str, list[str]] = {
 }
 """Methods without an adapter: what they train whole beside the mask decoder."""
 
+_NAMED = ("conv-lora", "lora", "dora")
+"""Methods whose targets the user names."""
 
 _AROUND: dict[str, Any] = {"lst": LstConfig, "sam-adapter": SamAdapterConfig}
 """Methods that put something around the whole image encoder."""
@@ -52,8 +55,8 @@ def apply_method(model: PreTrainedModel, method: str, adapter: AdapterSettings) 
         "scratch", whose weights are drawn anew.
 
     Raises:
-        SettingsError: `adapter` names blocks or layers that are not there or cannot be adapted, or the method does not
-            go with the model or the decoder's setting.
+        SettingsError: There is no such method, it does not go with the model, or `adapter` holds a value that makes no
+            sense for it, or names blocks or layers that are not there or cannot be adapted.
     """
     config = peft_config(model, method, adapter)
     try:
@@ -75,9 +78,11 @@ def peft_config(model: PreTrainedModel, method: str, adapter: AdapterSettings) -
     Raises:
         SettingsError: As `apply_method`.
     """
-    problem = decoder_problem(method, adapter.decoder)
-    if problem:
-        raise SettingsError(f"{problem}.")
+    problems = adapter_problems(method, adapter)
+    if method not in METHODS:
+        problems.insert(0, f"method={method!r} must be one of {', '.join(METHODS)}")
+    if problems:
+        raise SettingsError("; ".join(problems) + ".")
     if not isinstance(model, SamForSemanticSegmentation):
         return _without_sam(model, method)
     whole = ["mask_decoder"] if adapter.decoder == "tuned" else decoder_heads(model)
@@ -125,12 +130,13 @@ def _target_modules(model: SamForSemanticSegmentation, method: str, adapter: Ada
         "ssf": (_is_operation, _is_operation),
         "vpt": (_ends_with(["attn"]), None),
     }
-    if method not in wanted:
-        raise ValueError(f"unknown method {method!r}")
     in_encoder, in_decoder = wanted[method]
     names = encoder_targets(model, in_encoder, adapter.blocks)
+    absent = [end for end in adapter.target_modules if not any(f".{name}".endswith(f".{end}") for name in names)]
+    if method in _NAMED and absent:
+        raise _cannot_adapt(method, adapter, f"the image encoder has no {', '.join(absent)}.")
     if not names:
-        raise _cannot_adapt(method, adapter, "The image encoder has no such layers.")
+        raise _cannot_adapt(method, adapter, "the image encoder has no such layers.")
     if adapter.decoder == "adapted" and in_decoder is not None:
         names += decoder_targets(model, in_decoder)
     return names
@@ -166,8 +172,8 @@ def _without_sam(model: PreTrainedModel, method: str) -> PeftConfig:
 
 
 def _cannot_adapt(method: str, adapter: AdapterSettings, why: str) -> SettingsError:
-    if method not in ("conv-lora", "lora", "dora"):
-        return SettingsError(f"method={method!r} does not fit this model: {why} Or choose another method.")
+    if method not in _NAMED:
+        return SettingsError(f"method={method!r} does not fit this model: {why} Choose another method.")
     return SettingsError(
         f"adapter.target_modules={adapter.target_modules} cannot be adapted: {why} Give names of linear layers of the "
         "image encoder, such as qkv, proj, lin1, lin2."
@@ -177,7 +183,9 @@ def _cannot_adapt(method: str, adapter: AdapterSettings, why: str) -> SettingsEr
 def draw_weights(module: nn.Module) -> None:
     """Start a module afresh: layers as torch initialises them, from its global generator, and positions at 0.
 
-    This is the start that the code released with SAM gives a model without a checkpoint.
+    This is the start that the code released with SAM gives a model without a checkpoint. The convolutions of a
+    `TinyVitEncoder` keep the size of the signal instead (He et al., ICCV 2015): their batch norms are folded away, and
+    without a norm torch's own start fades from layer to layer until all images look alike.
     """
     for part in module.modules():
         if callable(reset := getattr(part, "reset_parameters", None)):
@@ -185,10 +193,22 @@ def draw_weights(module: nn.Module) -> None:
         else:
             for parameter in part.parameters(recurse=False):
                 nn.init.zeros_(parameter)
+    for encoder in [part for part in module.modules() if isinstance(part, TinyVitEncoder)]:
+        encoder.apply(_draw_convolution)
+
+
+def _draw_convolution(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def count_parameters(model: PeftModel) -> tuple[int, int]:
-    """Number of trainable scalars, and of all that take part: a module that is tuned whole counts once."""
+    """Number of trainable scalars, and of all that take part: a module that is tuned whole, or a norm, counts once."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for name, p in model.named_parameters() if ".original_module." not in name)
+    replaced = [".original_module."]
+    if isinstance(model.active_peft_config, LNTuningConfig):
+        replaced.append(".base_layer.")  # a norm, of which a copy is tuned
+    total = sum(p.numel() for name, p in model.named_parameters() if not any(part in name for part in replaced))
     return trainable, total

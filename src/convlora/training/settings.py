@@ -28,6 +28,7 @@ METHODS = (
     "full",
     "scratch",
 )
+WITHOUT_ADAPTER = ("decoder", "full", "scratch")
 ADAPT_DECODER = ("lora", "dora", "adapter", "ssf", "bitfit", "norm")  # methods that can sit in the mask decoder too
 DECODERS = ("tuned", "adapted", "frozen")
 ROUTINGS = ("balanced", "learned", "random", "soft", "soft-token", "sum")  # as in the adapter, which imports torch
@@ -90,7 +91,8 @@ class TrainSettings(DataSettings):
     head: str = "classes"
     """classes: one mask per class; queries: masks of any class and a classifier, as the paper for several classes."""
     num_queries: int | None = None
-    """Masks of head queries; default 10 for up to 20 classes, else 100, but never less than one per class."""
+    """Masks of head queries; default 10 for up to 20 classes, else 100, but never less than one per class,
+    nor more than the width of a token (SAM 256)."""
     loss: str | None = None
     """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce. Head
     queries takes set, its default."""
@@ -187,16 +189,32 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
     problems += _head_problems(settings)
     if settings.classes is not None and (problem := metric_problem(settings.metric, len(settings.classes))):
         problems.append(problem)
-    routing = settings.adapter.routing
+    return [*problems, *adapter_problems(settings.method, settings.adapter), *_unet_problems(settings)]
+
+
+def adapter_problems(method: str, adapter: AdapterSettings) -> list[str]:
+    """Everything wrong with the adapter's settings for a method."""
+    problems = [
+        f"adapter.{name}={value} must be at least 1"
+        for name in ("r", "lora_alpha", "num_experts", "num_prompts")
+        if (value := getattr(adapter, name)) < 1
+    ]
+    routing, weight, dropout = adapter.routing, adapter.balance_weight, adapter.lora_dropout
     if routing not in ROUTINGS and not (isinstance(routing, int) and routing >= 1):
         problems.append(f"adapter.routing={routing!r} must be {', '.join(ROUTINGS)} or a scale of at least 1")
     problems += [
-        f"adapter.{name}={getattr(settings.adapter, name)!r} must be one of {', '.join(map(str, allowed))}"
+        f"adapter.{name}={getattr(adapter, name)!r} must be one of {', '.join(map(str, allowed))}"
         for name, allowed in VARIANTS.items()
-        if getattr(settings.adapter, name) not in allowed
+        if getattr(adapter, name) not in allowed
     ]
-    decoder = decoder_problem(settings.method, settings.adapter.decoder)
-    return [*problems, *([decoder] if decoder else []), *_unet_problems(settings)]
+    if not 0 <= dropout < 1:
+        problems.append(f"adapter.lora_dropout={dropout} must be at least 0 and less than 1")
+    if not (weight >= 0 and math.isfinite(weight)):
+        problems.append(f"adapter.balance_weight={weight} must be finite and at least 0")
+    if adapter.blocks is not None and method in WITHOUT_ADAPTER:
+        problems.append(f"adapter.blocks={adapter.blocks} chooses blocks to adapt, and method={method!r} adapts none")
+    decoder = decoder_problem(method, adapter.decoder)
+    return [*problems, *([decoder] if decoder else [])]
 
 
 def metric_problem(metric: str, num_classes: int) -> str | None:
@@ -264,11 +282,6 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         for name in at_least_one
         if (value := getattr(settings, name)) is not None and value < 1
     ]
-    problems += [
-        f"adapter.{name}={value} must be at least 1"
-        for name in ("r", "num_experts", "num_prompts")
-        if (value := getattr(settings.adapter, name)) < 1
-    ]
     bounds = {
         "learning_rate": (0.0, math.inf),
         "weight_decay": (0.0, math.inf),
@@ -283,14 +296,8 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         for name, (low, high) in bounds.items()
         if not (low <= (value := getattr(settings, name)) <= high and math.isfinite(value))
     ]
-    dropout = settings.adapter.lora_dropout
-    if not 0 <= dropout < 1:
-        problems.append(f"adapter.lora_dropout={dropout} must be at least 0 and less than 1")
     if settings.workers is not None and settings.workers < 0:
         problems.append(f"workers={settings.workers} must be at least 0")
-    weight = settings.adapter.balance_weight
-    if not (weight >= 0 and math.isfinite(weight)):
-        problems.append(f"adapter.balance_weight={weight} must be finite and at least 0")
     return problems
 
 

@@ -121,6 +121,15 @@ def test_it_starts_at_the_base_model_and_can_be_switched_off(method):
 
 
 @pytest.mark.parametrize("method", CONFIGS)
+def test_it_is_dropped_with_the_modules_that_were_trained_whole(method):
+    torch.manual_seed(0)
+    modules = nn.ModuleDict({"linear": nn.Linear(2, 2), "head": nn.Sequential(nn.Linear(2, 2))})
+    names = set(dict(modules.named_modules()))
+    model = get_peft_model(modules, CONFIGS[method](target_modules=["linear"], modules_to_save=["head"]))
+    assert set(dict(model.unload().named_modules())) == names
+
+
+@pytest.mark.parametrize("method", CONFIGS)
 def test_a_saved_adapter_loads_to_the_same_answer(method, tmp_path):
     model = adapted(method)
     model.save_pretrained(tmp_path)

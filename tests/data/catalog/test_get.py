@@ -92,7 +92,20 @@ def test_the_archive_is_kept_on_request_and_used_again(tmp_path):
         get_set(settings(tmp_path, keep_archive=True), url=url, opener=opener)
         shutil.rmtree(tmp_path / "data" / "leaf")
         assert get_set(settings(tmp_path), url=url, opener=opener).made and len(site.ranges) == 1
-    assert not (tmp_path / "data" / "leaf.zip").exists()
+    assert not (tmp_path / "data" / ".leaf.zip").exists()
+
+
+def test_a_file_of_the_name_of_the_archive_is_neither_used_nor_removed(tmp_path):
+    content = write_zip(tmp_path / "x.zip", members("leaf")).read_bytes()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "leaf.zip").write_bytes(b"mine")
+    with serving(content) as (_, url):
+        data = get_set(settings(tmp_path), url=url, opener=build_opener(ProxyHandler({})))
+    assert (
+        data.record.sha256 == hashlib.sha256(content).hexdigest()
+        and f"- archive: {url}\n" in (data.folder / "SOURCE.md").read_text()
+    )
+    assert (tmp_path / "data" / "leaf.zip").read_bytes() == b"mine"
 
 
 def test_another_archive_than_the_first_is_refused_unless_its_hash_is_given(tmp_path):
@@ -130,6 +143,11 @@ def test_a_hash_that_is_given_counts_for_the_first_download_and_for_what_is_ther
         (changed(**{"images/1.jpg": None}), "train.csv: 1 missing files: images/1.jpg"),
         (changed(**{"train.csv": b"image,label\n../x.png,masks/0.png\n"}), "train.csv: 1 missing files"),
         (changed(**{"masks/0.png": b"\x89PNG\r\n\x1a\n"}), "masks/0.png: damaged"),
+        (
+            changed(**{"samples.csv/x": b"", "SOURCE.md/x": b""}),
+            "leaf holds samples.csv, SOURCE.md, where this program",
+        ),
+        (changed(**{"masks-repaired": b""}), "leaf holds masks-repaired, where this program"),
         ({**members("leaf"), "../../x": b""}, "1 of .* members are named so that they would lie outside"),
         ({**members("leaf"), "bomb": bytes(50_000_000)}, "times its size"),
     ],
@@ -165,7 +183,7 @@ def test_ctrl_c_while_masks_are_looked_at_keeps_the_download_and_nothing_else(tm
     with serving(content) as (site, url):
         with pytest.raises(KeyboardInterrupt):
             get_set(settings(tmp_path), url=url, opener=opener, progress=stop)
-        assert {path.name for path in (tmp_path / "data").iterdir()} == {".leaf.lock", "leaf.zip"}
+        assert {path.name for path in (tmp_path / "data").iterdir()} == {".leaf.lock", ".leaf.zip"}
         assert get_set(settings(tmp_path), url=url, opener=opener).made and len(site.ranges) == 1
 
 
@@ -181,8 +199,10 @@ def test_repaired_masks_are_used_and_told(tmp_path):
     _, ids = picture(0)
     data = local(tmp_path, files=changed(**{"masks/0.png": png(ids * 200), "masks/6.png": png(ids[:20] * 255)}))
     found = {sample.name: sample.mask for sample in read_listing(data.listing)}
-    assert found["0"] == data.folder / "masks-repaired" / "masks" / "0.png"
-    assert read_listing(data.folder / "test.csv")[0].mask == data.folder / "masks-repaired" / "masks" / "6.png"
+    assert found["0"] == data.folder / "masks-repaired" / "masks" / "0.png.48x40.png"
+    assert (
+        read_listing(data.folder / "test.csv")[0].mask == data.folder / "masks-repaired" / "masks" / "6.png.48x40.png"
+    )
     assert [note.split(" masks")[0] for note in data.layout.notes[:2]] == ["1", "1"]
     assert check_data(DataSettings(images=str(data.listing), mask_format="binary")).class_pixels[1] > np.sum(ids)
 

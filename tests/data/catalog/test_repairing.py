@@ -23,10 +23,13 @@ def grey(values):
     return Image.fromarray(np.asarray(values, dtype=np.uint8))
 
 
-def palette(ids):
+def palette(ids, *colours):
     picture = Image.fromarray(ids.astype(np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.putpalette([value for colour in colours for value in colour])
     return picture
+
+
+BLACK, WHITE, DARK_RED = (0, 0, 0), (255, 255, 255), (128, 0, 0)
 
 
 @pytest.mark.parametrize("picture", [grey(TRUTH * 255), Image.fromarray(TRUTH)])
@@ -43,13 +46,16 @@ def test_a_plain_mask_stays_as_it_is(tmp_path, picture):
         ("m.jpg", grey(TRUTH * 255)),
         ("m.png", grey(TRUTH)),
         ("m.png", grey(TRUTH * 255).convert("RGB")),
-        ("m.png", palette(TRUTH)),
+        ("m.png", palette(TRUTH, BLACK, WHITE)),
+        ("m.png", palette(~TRUTH, WHITE, BLACK)),
+        ("m.png", palette(TRUTH, BLACK, DARK_RED)),
     ],
-    ids=["grey edges", "jpeg", "0 and 1", "colour", "palette"],
+    ids=["grey edges", "jpeg", "0 and 1", "colour", "palette", "palette from white on", "palette of dark colours"],
 )
 def test_any_other_mask_becomes_0_and_255_at_half_of_the_range(tmp_path, name, picture):
     result = repair(tmp_path, picture, name, **({"quality": 100} if name.endswith("jpg") else {}))
-    assert result.masks == [tmp_path / "new" / "masks" / "m.png"] and (result.binarised, result.resized) == (1, 0)
+    assert result.masks == [tmp_path / "new" / "masks" / f"{name}.40x30.png"]
+    assert (result.binarised, result.resized) == (1, 0)
     assert np.array_equal(read_mask(result.masks[0]), TRUTH * 255)
     assert (tmp_path / "masks" / name).is_file()
 
@@ -58,6 +64,19 @@ def test_a_mask_of_another_size_becomes_as_large_as_its_image(tmp_path):
     result = repair(tmp_path, grey(TRUTH * 255), size=(80, 60))
     assert (result.binarised, result.resized) == (0, 1)
     assert np.array_equal(read_mask(result.masks[0]), np.kron(TRUTH * 255, np.ones((2, 2))))
+
+
+def test_no_two_masks_become_one(tmp_path):
+    (tmp_path / "m").mkdir()
+    masks = {"0.png": grey(TRUTH * 200), "0.bmp": grey(~TRUTH * 200)}
+    samples = []
+    for i, (name, size) in enumerate([("0.png", (40, 30)), ("0.bmp", (40, 30)), ("0.png", (80, 60))]):
+        masks[name].save(tmp_path / "m" / name)
+        Image.new("RGB", size).save(tmp_path / f"{i}.png")
+        samples.append(Sample(str(i), tmp_path / f"{i}.png", tmp_path / "m" / name))
+    result = repair_masks(samples, tmp_path / "new", binary=True, progress=lambda done, total: None)
+    wanted = [TRUTH, ~TRUTH, np.kron(TRUTH, np.ones((2, 2)))]
+    assert all(np.array_equal(read_mask(mask), truth * 255) for mask, truth in zip(result.masks, wanted, strict=True))
 
 
 def test_class_ids_are_never_binarised(tmp_path):

@@ -1,3 +1,5 @@
+import errno
+import random
 import struct
 import zipfile
 from pathlib import PurePosixPath
@@ -96,8 +98,36 @@ def test_too_many_files_and_names_that_come_twice_are_refused(tmp_path):
         unpack_all(path, tmp_path / "out", ArchiveLimits(files=2))
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
         archive.writestr("a", "other")
-    with pytest.raises(DataError, match="1 of 4 members are there twice: a"):
+    with pytest.raises(DataError, match=r"1 of 4 members are there twice, .*: a\."):
         unpack_all(path, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("names", "bad"), [(["a", "a/b"], "a"), (["a/b/c", "a-b", "a"], "a"), (["a/x", "a/."], "a"), (["a", "./a"], "a")]
+)
+def test_names_that_cannot_stand_beside_each_other_are_refused(tmp_path, names, bad):
+    path = write_zip(tmp_path / "a.zip", dict.fromkeys(names, b"1"))
+    with pytest.raises(DataError, match=f"1 of .* members are there twice, or as file and as folder: {bad}\\."):
+        unpack_all(path, tmp_path / "out")
+    assert files(tmp_path) == {"a.zip"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_told_however_the_member_is_compressed(tmp_path, method):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x", random.Random(0).randbytes(20_000))
+    content = bytearray(path.read_bytes())
+    content[60:260] = bytes(byte ^ 0x5A for byte in content[60:260])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: not a zip archive, damaged or cut short"):
+        unpack_all(path, tmp_path / "out")
+
+
+def test_a_full_disk_is_not_taken_for_damage(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"x": b"1"})
+    with pytest.raises(OSError, match="No space left"), opened_archive(path, DEFAULT_ARCHIVE_LIMITS):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_encrypted_members_are_refused(tmp_path):
@@ -121,3 +151,5 @@ def test_damaged_archives_are_told(tmp_path):
             unpack_all(path, tmp_path / str(i))
     with pytest.raises(DataError, match="does not exist"):
         unpack_all(tmp_path / "none.zip", tmp_path / "none")
+    with pytest.raises(DataError, match="is a folder; give the zip archive itself"):
+        unpack_all(tmp_path, tmp_path / "folder")

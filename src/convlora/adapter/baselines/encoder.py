@@ -69,9 +69,6 @@ class EncoderModel(WrappingModel):
         whole.layers_to_transform = None  # these are numbers of blocks inside the target, not of targets
         return WrappingModel._check_target_module_exists(whole, key)
 
-    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        setattr(parent, child_name, new_module)  # PEFT moves `weight` and `bias`, which an encoder has not
-
 
 def chosen_blocks(blocks: list[int] | int | None, count: int) -> list[int]:
     """Numbers of the blocks that `layers_to_transform` names, in order; None are all.

@@ -54,6 +54,9 @@ class SideNetwork(nn.Module):
     at 0 (section 3 of the paper). So the first rung reads the patch embeddings, and what the last block gives needs no
     rung, because the ladder's result is added to it. Positions are in x: the reduced blocks get no relative ones, and
     the network knows no input size. It starts from random weights; the paper prunes the encoder's for it.
+
+    Two choices may differ from the paper, whose text could not be compared: the side state starts at 0, and the
+    ladder's result is added to what the encoder gives.
     """
 
     def __init__(self, encoder: SamVisionConfig, blocks: list[int], config: LstConfig) -> None:

@@ -99,6 +99,3 @@ class VptModel(WrappingModel):
     ) -> None:
         super()._create_and_replace(peft_config, adapter_name, target, target_name, parent, *args, **kwargs)
         getattr(parent, target_name).norm = (parent.layer_norm1,)
-
-    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        setattr(parent, child_name, new_module)  # PEFT moves `weight` and `bias`, which an attention layer has not

@@ -122,15 +122,16 @@ class WrappingModel(BaseTuner):
             return
         if not isinstance(target, layer_class.adaptable):
             allowed = ", ".join(kind.__name__ for kind in layer_class.adaptable)
-            raise ValueError(
-                f"{layer_class.__name__} wraps {allowed}, but {current_key} is a {type(target).__name__}. Choose other "
-                "`target_modules`."
-            )
+            raise ValueError(f"{layer_class.__name__} wraps {allowed}, but {current_key} is a {type(target).__name__}.")
         layer = layer_class(target, adapter_name)
         layer.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT also moves `weight` and `bias`, which encoders, attention layers and modules to save have not
+        setattr(parent, child_name, new_module)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:

@@ -37,7 +37,7 @@ class GetSettings:
     sha256: str | None = None
     """What the archive's SHA-256 must be; default what the first download had."""
     keep_archive: bool = False
-    """Keep the zip file that was downloaded."""
+    """Keep the zip file that was downloaded, as .NAME.zip beside the set's folder."""
 
     @property
     def folder(self) -> Path:
@@ -177,7 +177,7 @@ def _archive(settings: GetSettings, url: str, opener: OpenerDirector | None, pro
     if settings.archive is not None:
         yield Path(settings.archive)
         return
-    path = settings.folder.with_name(f"{settings.name}.zip")
+    path = settings.folder.with_name(f".{settings.name}.zip")  # hidden: NAME.zip may be the user's own
     if not path.is_file():
         fetching.download(
             url,

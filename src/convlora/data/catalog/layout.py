@@ -62,6 +62,7 @@ def lay_out(entry: PaperSet, folder: Path, record: Record, progress: Progress) -
     Raises:
         DataError: The archive does not hold what it should.
     """
+    _require_free_names(entry, folder)
     parts = _listed(entry, folder) if entry.archive else _by_folder(folder)
     for name in (*(f"{split}.csv" for split in SPLITS), *(test.csv for test in entry.tests)):
         (folder / name).unlink(missing_ok=True)  # the archive's own; ours follow
@@ -83,6 +84,19 @@ def lay_out(entry: PaperSet, folder: Path, record: Record, progress: Progress) -
     write_text(folder / SOURCE, _source(entry, record, layout))
     write_json(folder / RECORD, dataclasses.asdict(layout))
     return layout
+
+
+def _require_free_names(entry: PaperSet, folder: Path) -> None:
+    """Refuse an archive with a folder where a file of ours comes, or with anything where the repaired masks come."""
+    files = (LISTING, SOURCE, RECORD, *(f"{split}.csv" for split in SPLITS), *(test.csv for test in entry.tests))
+    taken = [name for name in files if (folder / name).is_dir()]
+    if (folder / REPAIRED).exists():
+        taken.append(REPAIRED)
+    if taken:
+        raise DataError(
+            f"the archive of {entry.name} holds {', '.join(taken)}, where this program writes a file or folder of its "
+            "own. Rename it in the archive."
+        )
 
 
 def _key(entry: PaperSet, test: str) -> str:

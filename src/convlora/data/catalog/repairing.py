@@ -1,7 +1,8 @@
 """Masks of the published archives that training would refuse, made as the released code reads them.
 
 It binarises the truth at half of the range and squeezes image and mask to one square, so a mask may be grey at its
-edges, saved as JPEG, in colour, or of another size than its image.
+edges, saved as JPEG, in colour, or of another size than its image. One departure: where a palette holds dark colours
+alone, half of the range would leave no foreground, so that the indices count.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _repair(sample: Sample, folder: Path, binary: bool) -> tuple[Path, bool, boo
         resized = mask.size != (size[1], size[0])
         if not (binarised or resized):
             return source, False, False
-        target = folder / source.relative_to(folder.parent).with_suffix(".png")
+        # the whole name and the size: 0.png and 0.bmp may both be masks, and one mask that of two images
+        target = folder / source.relative_to(folder.parent).with_name(f"{source.name}.{size[1]}x{size[0]}.png")
         target.parent.mkdir(parents=True, exist_ok=True)
         mask.resize((size[1], size[0]), Image.Resampling.NEAREST).save(target)
         return target, binarised, resized
@@ -93,5 +95,7 @@ def _foreground(path: Path, picture: Image.Image) -> np.ndarray | Image.Image:
     grey = np.asarray(picture.convert("L"))
     if picture.mode in ("1", "L") and not np.any((grey != 0) & (grey != 255)):
         return picture
+    if picture.mode == "P" and grey.max() < HALF:  # such as a palette of black and (128, 0, 0)
+        grey = np.where(np.asarray(picture) > 0, 255, 0)
     foreground = grey == 1 if grey.max() == 1 else grey >= HALF  # 0 and 1 is the other usual way to store it
     return np.where(foreground, 255, 0).astype(np.uint8)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from convlora.data.catalog.fetching import Progress
@@ -31,6 +32,7 @@ class ArchiveLimits:
 
 
 DEFAULT_ARCHIVE_LIMITS = ArchiveLimits()
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 @contextmanager
@@ -39,19 +41,24 @@ def opened_archive(path: Path, limits: ArchiveLimits) -> Iterator[zipfile.ZipFil
 
     Raises:
         DataError: It is missing, no zip archive or damaged; or a member is a link or another thing that is no file, is
-            encrypted, twice there, named so that it would lie outside the folder; or they are too many or too large.
+            encrypted, twice there, both file and folder, named so that it would lie outside the folder; or they are
+            too many or too large.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path} is a folder; give the zip archive itself."
+            if path.is_dir()
+            else f"{path} does not exist; give the archive's file."
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             problem = _problem(archive, path.stat().st_size, limits)
             if problem:
                 raise DataError(f"{path}: {problem}. Nothing was unpacked; get the archive from its source again.")
             yield archive
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; give the archive's file.") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder; give the zip archive itself.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; bz2's own has no number
+            raise
         raise DataError(
             f"{path}: not a zip archive, damaged or cut short ({error or type(error).__name__}). Get it again."
         ) from error
@@ -98,14 +105,13 @@ def _files(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixPat
 def _problem(archive: zipfile.ZipFile, size: int, limits: ArchiveLimits) -> str | None:
     members = archive.infolist()
     total = sum(info.file_size for info in members)
-    names = [info.filename for info in members]
     found = {
         "are named so that they would lie outside the folder": [
             repr(info.orig_filename) for info in members if _escapes(info.orig_filename)
         ],
         "are links or other things that are no files": [info.filename for info in members if _is_special(info)],
         "are encrypted": [info.filename for info in members if info.flag_bits & 0x1],
-        "are there twice": [name for name, count in Counter(names).items() if count > 1],
+        "are there twice, or as file and as folder": _clashes(archive),
     }
     for what, bad in found.items():
         if bad:
@@ -118,6 +124,12 @@ def _problem(archive: zipfile.ZipFile, size: int, limits: ArchiveLimits) -> str 
             f"{limits.ratio:g} times its size"
         )
     return None
+
+
+def _clashes(archive: zipfile.ZipFile) -> list[str]:
+    """The files that another one would replace, or needs as a folder; `a/.` counts as `a`."""
+    parts = sorted(path.parts for _, path in _files(archive))  # what lies below a path follows it at once
+    return ["/".join(this) or "." for this, following in pairwise(parts) if following[: len(this)] == this]
 
 
 def _escapes(name: str) -> bool:
