@@ -55,13 +55,53 @@ def test_there_is_one_mask_per_class_and_one_for_a_binary_task(checkpoint, id2la
     assert torch.isfinite(out.loss)
 
 
-def test_every_mask_starts_as_sams_mask_token_0(checkpoint):
-    model = SamForSemanticSegmentation.from_pretrained(checkpoint, id2label=THREE).eval()
+def test_one_mask_starts_as_sams_mask_token_0(checkpoint):
+    ours = SamForSemanticSegmentation.from_pretrained(checkpoint).sam.mask_decoder
+    sams = SamModel.from_pretrained(checkpoint).mask_decoder
+    assert torch.equal(ours.mask_tokens.weight, sams.mask_tokens.weight[:1])
+    theirs = sams.output_hypernetworks_mlps[0].state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.output_hypernetworks_mlps[0].state_dict().items())
+
+
+def test_several_masks_start_apart_and_always_alike(checkpoint):
+    models = [SamForSemanticSegmentation.from_pretrained(checkpoint, id2label=THREE).eval() for _ in range(2)]
+    pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        logits = model(torch.randn(1, 3, 64, 64)).logits
-    torch.testing.assert_close(logits[:, 0], logits[:, 2], rtol=1e-5, atol=1e-6)
-    sam = SamModel.from_pretrained(checkpoint)
-    assert torch.equal(model.sam.mask_decoder.mask_tokens.weight[2], sam.mask_decoder.mask_tokens.weight[0])
+        logits, again = (model(pixels).logits for model in models)
+    assert torch.equal(logits, again)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (logits[:, one] - logits[:, other]).std() > 0.1 * logits.std()
+    first = SamModel.from_pretrained(checkpoint).mask_decoder.mask_tokens.weight[:1]
+    offsets = models[0].sam.mask_decoder.mask_tokens.weight - first
+    torch.testing.assert_close(offsets @ offsets.T, torch.eye(3) * 4 * first.norm() ** 2, rtol=1e-4, atol=1e-4)
+
+
+def learnt(model, steps=15):
+    """How much a short training of the decoder on stripes of three classes lowers the loss."""
+    pixels = torch.zeros(2, 3, 64, 64)
+    labels = torch.zeros(2, 64, 64, dtype=torch.long)
+    for class_id, rows in ((1, slice(4, 24)), (2, slice(36, 56))):
+        pixels[:, class_id, rows] = 2.0
+        labels[:, rows] = class_id
+    optimizer = torch.optim.AdamW(model.sam.mask_decoder.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(pixels, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[0] - losses[-1]
+
+
+def test_several_masks_learn_faster_than_from_equal_starts(checkpoint):
+    apart, alike = (SamForSemanticSegmentation.from_pretrained(checkpoint, id2label=THREE) for _ in range(2))
+    decoder = alike.sam.mask_decoder
+    decoder.mask_tokens.weight.data[1:] = decoder.mask_tokens.weight.data[0]
+    first, *others = decoder.output_hypernetworks_mlps
+    for other in others:
+        other.load_state_dict(first.state_dict())
+    assert learnt(apart) > 1.3 * learnt(alike)
 
 
 def test_every_trainable_parameter_gets_a_gradient(checkpoint):

@@ -10,7 +10,7 @@ from transformers import AutoModelForSemanticSegmentation
 from convlora import ConvLoraConfig, SamForSemanticSegmentation
 from convlora.adapter.saving import sealed
 from convlora.errors import SettingsError
-from convlora.sam import SamSegmentationImageProcessor, queries
+from convlora.sam import SamSegmentationImageProcessor, decoder
 from convlora.sam.processing import class_probabilities, classes
 from convlora.sam.queries import QueryMaskDecoder, class_scores, default_queries, spread
 from convlora.sam.saving import load_segmenter, save_segmenter
@@ -155,7 +155,7 @@ def trained():
 
 def test_equal_tokens_make_equal_masks_and_learn_worse(trained, monkeypatch):
     apart = model()
-    monkeypatch.setattr(queries, "_SPREAD", 0.0)
+    monkeypatch.setattr(decoder, "_SPREAD", 0.0)
     alike = model()
     assert decoded(apart)[0].std(dim=1).mean() > 1000 * decoded(alike)[0].std(dim=1).mean()
     ours, theirs = trained[1], train(alike)

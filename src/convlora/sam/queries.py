@@ -6,18 +6,15 @@ with `convlora.objectives.set_loss`.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from convlora.errors import SettingsError
-from convlora.sam.decoder import PromptFreeMaskDecoder, SemanticMaskDecoder
+from convlora.sam.decoder import PromptFreeMaskDecoder, SemanticMaskDecoder, spread
 
 _FEW_CLASSES = 20  # the paper takes 10 tokens for the 12 classes of Trans10K, and 100 for the 21 of VOC
-_SPREAD = 2.0  # norms of the token; of 0, 0.1, 0.5, 1, 2 and 4 the one that segmented best after a short training
 
 
 def default_queries(num_labels: int, width: int) -> int:
@@ -73,18 +70,6 @@ class QueryMaskDecoder(PromptFreeMaskDecoder):
         mask_tokens, features = self.decode(image_embeddings, positions, dense_prompt)
         masks = torch.einsum("bqc,bchw->bqhw", self.output_hypernetworks_mlps[0](mask_tokens), features)
         return masks, self.class_predictor(mask_tokens)
-
-
-def spread(token: Tensor, count: int) -> Tensor:
-    """(count, c) tokens around one of (1, c), each twice its norm away in a direction of its own; count ≤ c.
-
-    Equal tokens would give equal masks, between which the matching of the set loss could only choose by their number.
-    The directions are orthogonal (rows of a cosine transform), so all tokens are equally far apart.
-    """
-    channels = token.shape[1]
-    numbers = [torch.arange(size, dtype=torch.float64) + 0.5 for size in (count, channels)]
-    directions = torch.cos(math.pi / channels * torch.outer(*numbers)) * math.sqrt(2 / channels)
-    return token + _SPREAD * token.norm() * directions.to(token)
 
 
 def class_scores(mask_logits: Tensor, class_logits: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def load_segmenter(
     Raises:
         WeightsError: The folder is damaged or incomplete, or belongs to another base model.
     """
-    metadata = read_manifest(folder).get("metadata")
+    metadata: Any = read_manifest(folder).get("metadata")
     problem = _problem(metadata)
     if problem is not None:
         raise WeightsError(f"{folder / MANIFEST_FILE} does not describe a segmenter: {problem}. Copy it again.")
