@@ -88,7 +88,7 @@ def test_only_what_shall_be_kept_is_kept(workspace):
 
 
 def test_an_interrupted_run_leaves_no_record_and_continues_as_if_nothing_had_been(workspace, done, monkeypatch):
-    task = task_of(workspace, "interrupted")
+    task = task_of(workspace, "worker-interrupted")
     started = []
     call = worker._Effort.__call__
 

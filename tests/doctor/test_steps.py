@@ -34,8 +34,10 @@ def test_what_is_wrong_with_a_model_is_said_as_in_training(tmp_path, checkpoint)
         isolated("facts", str(tmp_path / "nothing"), "auto", "cpu")
     with pytest.raises(SettingsError, match="image_size=33 must be a multiple of the patch"):
         isolated("measure", checkpoint, "fp32", "cpu", "lora", 33, 1)
-    with pytest.raises(RuntimeError, match="unknown method 'none'"):
+    with pytest.raises(SettingsError, match="method='none' must be one of"):
         isolated("measure", checkpoint, "fp32", "cpu", "none", 32, 1)
+    with pytest.raises(RuntimeError, match="TypeError: "):  # what it did not foresee
+        isolated("measure", checkpoint)
 
 
 def test_a_process_that_the_system_kills_is_told_from_one_that_answers(checkpoint):
