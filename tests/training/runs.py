@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from convlora.files import sha256
+from convlora.training.events import Progress
 from convlora.training.settings import TrainSettings
 from tests.sam.models import small_sam
 
@@ -63,3 +64,17 @@ def loss_curve(run):
         json.dumps({k: v for k, v in entry.items() if "time" not in k and "second" not in k})
         for entry in run.read_log()
     ]
+
+
+class Crash(Exception):  # noqa: N818
+    pass
+
+
+def crash_after(step):
+    """A reporter that fails when that step is logged: nothing of the run gets a chance to clean up."""
+
+    def report(event):
+        if isinstance(event, Progress) and event.loss is not None and event.step == step:
+            raise Crash
+
+    return report

@@ -8,22 +8,9 @@ from convlora.adapter import ConvLoraLinear
 from convlora.adapter.usage import choosing_layers, expert_usage
 from convlora.files import read_json_lines
 from convlora.training import callbacks
-from convlora.training.events import Progress
 from convlora.training.run import resume, train
 from convlora.training.settings import AdapterSettings
-from tests.training.runs import quick_settings
-
-
-class Crash(Exception):  # noqa: N818
-    pass
-
-
-def crash_after(step):
-    def report(event):
-        if isinstance(event, Progress) and event.loss is not None and event.step == step:
-            raise Crash
-
-    return report
+from tests.training.runs import Crash, crash_after, quick_settings
 
 
 def test_every_window_of_every_training_pass_is_counted_and_no_other(finished):

@@ -15,25 +15,11 @@ from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, Sett
 from convlora.inference.predictor import Predictor
 from convlora.training import build as build_module
 from convlora.training import trainer as trainer_module
-from convlora.training.events import Progress, Started
+from convlora.training.events import Started
 from convlora.training.folder import RunFolder, Split
 from convlora.training.run import resume, train
 from convlora.training.settings import as_dict
-from tests.training.runs import loss_curve, quick_settings, weights_hash
-
-
-class Crash(Exception):  # noqa: N818
-    pass
-
-
-def crash_after(step):
-    """A reporter that fails when that step is logged: nothing of the run gets a chance to clean up."""
-
-    def report(event):
-        if isinstance(event, Progress) and event.loss is not None and event.step == step:
-            raise Crash
-
-    return report
+from tests.training.runs import Crash, crash_after, loss_curve, quick_settings, weights_hash
 
 
 def new_run(settings):

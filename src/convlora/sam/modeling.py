@@ -81,14 +81,7 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             SettingsError: The classes are not numbered from 0, or the head, the loss or the size does not fit.
         """
         location = locate(name_or_path)
-        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
-        try:
-            config = AutoConfig.from_pretrained(location, **hub)
-        except Exception as error:  # a damaged config.json raises anything, also errors of the hub's own kinds
-            raise WeightsError(
-                f"no SAM checkpoint at {str(name_or_path)!r}: {_first_line(error)} Give 'sam-tiny', a folder that "
-                "holds config.json and model.safetensors, or a name on the model hub."
-            ) from error
+        config = _read_config(name_or_path, location, kwargs)
         kwargs.setdefault("dtype", torch.float32)
         fused = kwargs.get("attn_implementation") is None
         kwargs["use_safetensors"] = True  # the other format is pickle
@@ -228,6 +221,18 @@ def _mask_decoder(config: SamSegmentationConfig, sam: SamModel | None) -> Prompt
     if sam is None:
         return SemanticMaskDecoder(config.mask_decoder_config, config.num_masks)
     return SemanticMaskDecoder.from_sam(sam.mask_decoder, config.num_masks)
+
+
+def _read_config(name_or_path: str | PathLike[str], location: str, options: dict[str, Any]) -> Any:
+    """The configuration of a checkpoint, of whatever model it is."""
+    hub = {name: options[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in options}
+    try:
+        return AutoConfig.from_pretrained(location, **hub)
+    except Exception as error:  # a damaged config.json raises anything, also errors of the hub's own kinds
+        raise WeightsError(
+            f"no SAM checkpoint at {str(name_or_path)!r}: {_first_line(error)} Give 'sam-tiny', a folder that "
+            "holds config.json and model.safetensors, or a name on the model hub."
+        ) from error
 
 
 def _load(from_pretrained: Callable[..., Any], location: str, *args: Any, **kwargs: Any) -> Any:
