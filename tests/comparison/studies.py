@@ -10,8 +10,9 @@ from convlora.comparison.settings import CompareSettings
 from convlora.comparison.tasks import MASKS
 from convlora.data.masks import LabelFormat
 from convlora.data.samples import Sample
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.settings import as_dict
+from convlora.training.split import Split
 
 
 def study_settings(folder, **changes):

@@ -49,7 +49,7 @@ def test_the_images_of_a_data_set_are_looked_for_once(folder, monkeypatch):
     from convlora.comparison import data
 
     looks = []
-    find = data.find_samples
-    monkeypatch.setattr(data, "find_samples", lambda images, masks: looks.append(images) or find(images, masks))
+    find = data.find_data
+    monkeypatch.setattr(data, "find_data", lambda settings: looks.append(settings.images) or find(settings))
     check(study_settings(folder, subsets={"few": {"train_images": 2}, "all": {}}))
     assert len(looks) == 1

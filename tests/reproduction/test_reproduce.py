@@ -21,9 +21,10 @@ from convlora.reproduction import reproduce as module
 from convlora.reproduction.published import PUBLISHED
 from convlora.reproduction.reproduce import Listener, changes_of, reproduce
 from convlora.reproduction.settings import ReproduceSettings
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.presets import preset
 from convlora.training.settings import as_dict, validate
+from convlora.training.split import Split
 from tests.cli.commands import assert_one_line, convlora, snapshot
 from tests.data.catalog.archives import members, write_zip
 from tests.training.runs import write_checkpoint

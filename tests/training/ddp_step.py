@@ -13,9 +13,10 @@ from transformers import TrainerCallback
 
 from convlora.data.checking import check_data
 from convlora.training.build import build_model, build_trainer
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.run import leave_process_group
 from convlora.training.settings import from_dict
+from convlora.training.split import Split
 
 
 class Record(TrainerCallback):

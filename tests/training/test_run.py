@@ -16,9 +16,10 @@ from convlora.inference.predictor import Predictor
 from convlora.training import build as build_module
 from convlora.training import trainer as trainer_module
 from convlora.training.events import Started
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.run import resume, train
 from convlora.training.settings import as_dict
+from convlora.training.split import Split
 from tests.training.runs import Crash, crash_after, loss_curve, quick_settings, weights_hash
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 from convlora.comparison.plan import Run
-from convlora.data.pairing import find_samples
+from convlora.data.readers.finding import find_data
+from convlora.data.samples import Sample
 from convlora.data.splitting import split_samples
 from convlora.data.subsets import subset_size
 from convlora.errors import ConvloraError, DataError
@@ -24,11 +24,13 @@ def check_data_sets(runs: Iterable[Run], *, tuned: bool) -> None:
             or to pick the learning rate by.
         SettingsError: The settings of a data set contradict each other or its files.
     """
-    find = functools.cache(find_samples)
+    samples: dict[object, list[Sample]] = {}
     groups = {(run.cell.group.dataset, run.cell.group.subset, run.settings.train_images): run.settings for run in runs}
     for (dataset, subset, _), settings in groups.items():
         try:
-            splits = split_samples(find(settings.images, settings.masks), settings)
+            if dataset not in samples:
+                samples[dataset] = find_data(settings).samples
+            splits = split_samples(samples[dataset], settings)
             subset_size(len(splits["train"]), settings)
             if not splits["test"]:
                 raise DataError("no images are set aside as test, so there is nothing to compare on.")

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convlora.data.detection import Histograms, detect_labels, refuse_unknown_values
 from convlora.data.images import read_image
-from convlora.data.masks import LabelFormat, detect_labels, read_mask, require_equal_sizes
+from convlora.data.masks import LabelFormat, read_mask, require_equal_sizes
 from convlora.data.notes import class_notes, leak_notes, mask_notes
-from convlora.data.pairing import find_samples
+from convlora.data.readers.finding import find_data
+from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample
 from convlora.data.settings import DataSettings, ImageLimits
+from convlora.data.sources import digest
 from convlora.data.splitting import split_samples
 from convlora.data.subsets import draw_subset, subset_size
 from convlora.errors import DataError, MaskError
-from convlora.files import sha256
 
 THREADS = 4
 
@@ -51,7 +53,7 @@ class _Measured:
     values: dict[int, int]
     """Pixels by mask value."""
     digest: str
-    """SHA-256 of the image file."""
+    """Hash of the image's content."""
 
 
 def check_data(
@@ -72,22 +74,19 @@ def check_data(
         SettingsError: settings contradict each other.
         DataError: something is wrong with the files; the message tells how many problems there are and the first.
     """
-    samples = find_samples(settings.images, settings.masks)
+    data = find_data(settings)
+    samples = data.samples
     splits = split_samples(samples, settings, need_train=labels is None)
     used = subset_size(len(splits["train"]), settings)
     measured, problems = _measure_all(samples, settings.limits, progress)
     histograms = {sample.required_mask(): item.values for sample, item in measured}
     try:
-        found, notes = detect_labels(
-            histograms,
-            classes=labels.classes if labels else settings.classes,
-            mask_format=settings.mask_format,
-            ignore_index=labels.ignore_index if labels else settings.ignore_index,
-        )
+        found, notes = _labels(data, histograms, settings, labels)
     except MaskError as error:
         problems += [str(error)] if histograms else []
     if problems:
         raise DataError(_one_line(problems))
+    notes = [*data.notes, *notes]
     counts = [_class_counts(item.values, found) for _, item in measured]
     names = [sample.name for sample in samples]
     if used < len(splits["train"]):
@@ -108,6 +107,26 @@ def check_data(
         ignored_pixels=sum(count[found.ignore_index] for count in counts),
         smallest=sizes[0],
         largest=sizes[-1],
+    )
+
+
+def _labels(
+    data: FoundData, histograms: Histograms, settings: DataSettings, known: LabelFormat | None
+) -> tuple[LabelFormat, list[str]]:
+    """What the masks mean: as their source says, else as their values tell; `known` are those of a finished model."""
+    if data.labels is not None and (known is None or known.classes == data.labels.classes):
+        refuse_unknown_values(histograms, data.labels)
+        return data.labels, []
+    if data.labels is not None and known is not None:
+        raise MaskError(
+            f"{settings.images} has the classes {', '.join(data.labels.classes)}, but the model has "
+            f"{', '.join(known.classes)}. Score it on data of the same classes."
+        )
+    return detect_labels(
+        histograms,
+        classes=known.classes if known else settings.classes,
+        mask_format=settings.mask_format,
+        ignore_index=known.ignore_index if known else settings.ignore_index,
     )
 
 
@@ -137,7 +156,7 @@ def _measure(sample: Sample, limits: ImageLimits) -> _Measured | DataError:
         height, width, _ = read_image(sample.image, limits).shape
         values = read_mask(sample.required_mask(), limits)
         require_equal_sizes(sample, (height, width), values.shape)
-        return _Measured((height, width), _histogram(values), sha256(sample.image))
+        return _Measured((height, width), _histogram(values), digest(sample.image))
     except DataError as error:
         return error
 

@@ -71,10 +71,10 @@ class SegmentationDataset(Dataset):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]
-        path = sample.required_mask()
-        image, values = read_image(sample.image, self.limits), read_mask(path, self.limits)
+        source = sample.required_mask()
+        image, values = read_image(sample.image, self.limits), read_mask(source, self.limits)
         require_equal_sizes(sample, image.shape[:2], values.shape)
-        mask = self.labels.decode(values, path)
+        mask = self.labels.decode(values, source)
         if image.nbytes + mask.nbytes <= self._room:
             self._room -= image.nbytes + mask.nbytes
             self._decoded[index] = image, mask

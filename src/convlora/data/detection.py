@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 from convlora.data.labels import FOREGROUND, REMEDY, LabelFormat, share, value_list
 from convlora.data.settings import MASK_FORMATS
+from convlora.data.sources import MaskSource, file_of
 from convlora.errors import MaskError, SettingsError
 
 MOST_DETECTED = 32
 """More classes than this are believed only if they are listed."""
 
-Histograms = Mapping[Path, Mapping[int, int]]
-"""Pixels by value, by mask file."""
+Histograms = Mapping[MaskSource, Mapping[int, int]]
+"""Pixels by value, by mask."""
 
 
 def detect_labels(
@@ -47,7 +47,7 @@ def detect_labels(
             _require_plausible_ids(histograms, found, trusted=mask_format == "ids")
         classes = _default_names(2 if encoding == "binary" else max(found | {1}) + 1)
     labels = LabelFormat(tuple(classes), encoding, ignore_index)
-    _refuse_unknown_values(histograms, labels)
+    refuse_unknown_values(histograms, labels)
     return labels, _notes(histograms, values, labels)
 
 
@@ -89,7 +89,8 @@ def _require_plausible_ids(histograms: Histograms, found: set[int], *, trusted: 
     )
 
 
-def _refuse_unknown_values(histograms: Histograms, labels: LabelFormat) -> None:
+def refuse_unknown_values(histograms: Histograms, labels: LabelFormat) -> None:
+    """Raise a `MaskError` if a mask holds a value that has no meaning; it names all of them and counts the pixels."""
     known = labels.mapping().keys()
     bad = {path: counts.keys() - known for path, counts in histograms.items() if counts.keys() - known}
     if not bad:
@@ -107,7 +108,8 @@ def _refuse_smeared_jpegs(histograms: Histograms) -> None:
     smeared = [
         path
         for path, counts in histograms.items()
-        if path.suffix.lower() in (".jpg", ".jpeg") and not (counts.keys() <= {0, 1} or counts.keys() <= {0, 255})
+        if file_of(path).suffix.lower() in (".jpg", ".jpeg")
+        and not (counts.keys() <= {0, 1} or counts.keys() <= {0, 255})
     ]
     if smeared:
         raise MaskError(

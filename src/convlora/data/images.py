@@ -11,13 +11,14 @@ from PIL import Image
 from convlora.data.decoding import (
     DEFAULT_LIMITS,
     IMAGE_SUFFIXES,
-    image_size,
     opened,
     raw_mode,
     upright,
     white_is_zero,
 )
+from convlora.data.decoding import image_size as file_size
 from convlora.data.settings import ImageLimits
+from convlora.data.sources import ImagePart
 from convlora.errors import ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "ImageLimits", "image_size", "read_image"]
@@ -26,7 +27,16 @@ _OPAQUE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA")
 
 
-def read_image(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def image_size(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Height and width in pixels of an upright image, which is not decoded if its header tells.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    return file_size(source, limits) if isinstance(source, str | PathLike) else source.size(limits)
+
+
+def read_image(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode one image to upright RGB.
 
     EXIF orientation is applied. Grey becomes three equal channels. 16-bit grey is scaled by 1/257 and rounded, not
@@ -40,7 +50,9 @@ def read_image(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) 
         ImageError: not an allowed format or mode, several frames, more than `limits.max_pixels`, truncated, damaged,
             or values outside of the ranges above.
     """
-    path = Path(path)
+    if not isinstance(source, str | PathLike):
+        return source.read_image(limits)
+    path = Path(source)
     with opened(path, limits) as image:
         layout, inverted = raw_mode(image), white_is_zero(image)
         picture = upright(image)

@@ -12,12 +12,13 @@ from convlora.data.detection import detect_labels
 from convlora.data.labels import LabelFormat
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
+from convlora.data.sources import MaskSource
 from convlora.errors import MaskError
 
 __all__ = ["LabelFormat", "detect_labels", "read_mask", "require_equal_sizes"]
 
 
-def read_mask(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def read_mask(source: MaskSource, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """The values that a mask stores, upright.
 
     A palette file gives its indices, a 1-bit file 0 and 1, a 2- or 4-bit one 0..3 or 0..15, a 16-bit one its values
@@ -30,6 +31,9 @@ def read_mask(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
         ImageError: the file is not readable as an image within the limits.
         MaskError: it is, but does not hold one whole number a pixel.
     """
+    if not isinstance(source, Path):
+        return source.read_mask(limits)
+    path = source
     with opened(path, limits) as image:
         layout, lossy = raw_mode(image), image.format in ("JPEG", "MPO")
         if white_is_zero(image):

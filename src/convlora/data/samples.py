@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convlora.data.sources import ImageSource, MaskSource
 from convlora.errors import PairingError
 
 SPLITS = ("train", "val", "test")
@@ -17,11 +18,11 @@ class Sample:
     """An image with its mask, if there is one, and its split, if the user gave one."""
 
     name: str
-    image: Path
-    mask: Path | None = None
+    image: ImageSource
+    mask: MaskSource | None = None
     split: str | None = None
 
-    def required_mask(self) -> Path:
+    def required_mask(self) -> MaskSource:
         """The mask.
 
         Raises:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 MASK_FORMATS = ("auto", "ids", "binary")
+FORMATS = ("auto", "folders", "csv")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class DataSettings:
     """Folder of images, or a CSV file with columns image, mask and, optionally, split (train, val or test)."""
     masks: str | None = None
     """Folder of masks, paired with the images by stem; not with a CSV file."""
+    format: str = "auto"
+    """auto looks at the files and tells; folders: images and masks of equal stems; csv: a table of them."""
     classes: list[str] | None = None
     """Class names from id 0 (background) on; default: read off the masks."""
     mask_format: str = "auto"
@@ -94,6 +99,12 @@ class DataSettings:
         """The limits of image files in pixels."""
         return ImageLimits(max_pixels=int(self.max_megapixels * 1_000_000))
 
+    def data_part(self) -> DataSettings:
+        """The settings of the data alone, their places given absolutely."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(DataSettings)}
+        places = {name: str(Path(values[name]).absolute()) for name in ("images", "masks") if values[name] is not None}
+        return DataSettings(**{**values, **places})
+
     def problems(self) -> list[str]:
         """Everything wrong with the values, one sentence each; empty if they can be used."""
         problems = [
@@ -104,6 +115,8 @@ class DataSettings:
         if not problems and self.val_fraction + self.test_fraction >= 1:
             total = f"{self.val_fraction} + {self.test_fraction}"
             problems.append(f"val_fraction + test_fraction = {total} must be less than 1: some images must train")
+        if self.format not in FORMATS:
+            problems.append(f"format={self.format!r} must be one of {', '.join(FORMATS)}")
         if self.mask_format not in MASK_FORMATS:
             problems.append(f"mask_format={self.mask_format!r} must be one of {', '.join(MASK_FORMATS)}")
         if not 0 <= self.ignore_index <= 255:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convlora.data.decoding import image_size
-from convlora.data.pairing import find_images, find_samples
+from convlora.data.images import image_size
+from convlora.data.pairing import find_images
+from convlora.data.readers.finding import find_data
 from convlora.data.settings import DataSettings
 from convlora.data.splitting import split_samples
 
@@ -34,9 +35,10 @@ def look_at(images: str, masks: str | None) -> ImageSet:
         PairingError: There are no images, or the masks do not match.
         ImageError: One of them is not readable.
     """
+    settings = DataSettings(images=images, masks=masks)
     listed = images.lower().endswith(".csv")
-    samples = find_samples(images, masks) if masks or listed else find_images(images)
-    training = len(split_samples(samples, DataSettings(images=images, masks=masks), need_train=True)["train"])
+    samples = find_data(settings).samples if masks or listed else find_images(images)
+    training = len(split_samples(samples, settings, need_train=True)["train"])
     sizes = sorted(
         (image_size(sample.image) for sample in samples[:: -(-len(samples) // _LOOKED_AT)]),
         key=lambda size: size[0] * size[1],

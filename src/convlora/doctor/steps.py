@@ -18,9 +18,9 @@ from convlora.data.masks import LabelFormat
 from convlora.doctor.prediction import Measurement
 from convlora.sam import SamForSemanticSegmentation
 from convlora.sam.precision import autocast, pick_device, resolve_precision
-from convlora.training.folder import Split
 from convlora.training.run import build_model
 from convlora.training.settings import TrainSettings
+from convlora.training.split import Split
 
 _STEPS = 4  # the optimiser's state comes with the first one; the allocator settles by the third
 _LONG = 6.0  # seconds, after which two steps are enough

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convlora.data.samples import Sample
+from convlora.data.sources import file_of
 from convlora.errors import OutputError, PairingError
 from convlora.files import output_errors
 from convlora.inference.settings import PredictSettings
@@ -41,7 +42,7 @@ def present_files(
         if not output.exists():
             return set()
         present = {entry.name for entry in output.iterdir() if not entry.name.startswith(".")}
-        among_images = output.samefile(samples[0].image.parent)
+        among_images = output.samefile(file_of(samples[0].image).parent)
     if among_images:
         raise OutputError(f"{output} holds the images themselves. Choose a new folder for the masks.")
     names = {sample.name for sample in others}

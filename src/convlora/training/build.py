@@ -18,10 +18,11 @@ from convlora.sam.prefix import frozen_blocks
 from convlora.sam.segmenters import image_encoder, load_base, make_processor
 from convlora.training.callbacks import FinalEvaluation, JsonLinesLog, ReportProgress, RoutingUsage
 from convlora.training.events import Report
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.methods import apply_method
 from convlora.training.prefix_cache import PrefixCache
 from convlora.training.settings import TrainSettings
+from convlora.training.split import Split
 from convlora.training.trainer import SegmentationTrainer
 from convlora.training.validation import validation_scores
 

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import yaml
 
-from convlora.data.masks import LabelFormat
-from convlora.data.pairing import Sample
-from convlora.errors import OutputError, WeightsError
+from convlora.errors import OutputError, SettingsError, WeightsError
 from convlora.files import append_json_line, output_errors, read_json_lines, write_json, write_text
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which samples a run trains on, validates on and is tested on, and how their masks are read."""
-
-    samples: dict[str, list[Sample]]
-    labels: LabelFormat
+from convlora.training.split import Split
 
 
 class RunFolder:
@@ -99,33 +88,18 @@ class RunFolder:
 
     def write_split(self, split: Split) -> None:
         """Record the samples; a resumed run and the evaluation read them from there."""
-        samples = {
-            name: [
-                {"name": s.name, "image": str(s.image.absolute()), "mask": str(s.mask.absolute()) if s.mask else None}
-                for s in part
-            ]
-            for name, part in split.samples.items()
-        }
-        write_json(self.split, {"labels": dataclasses.asdict(split.labels), "samples": samples})
+        write_json(self.split, split.as_json())
 
     def read_split(self) -> Split:
         """What `write_split` wrote.
 
         Raises:
             WeightsError: It is missing or damaged.
+            DataError: Samples that are parts of files are not found any more.
         """
         try:
-            values = json.loads(self.split.read_text(encoding="utf-8"))
-            labels = {**values["labels"], "classes": tuple(values["labels"]["classes"])}
-            samples = {
-                name: [
-                    Sample(item["name"], Path(item["image"]), Path(item["mask"]) if item["mask"] else None, name)
-                    for item in part
-                ]
-                for name, part in values["samples"].items()
-            }
-            return Split(samples, LabelFormat(**labels))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return Split.from_json(json.loads(self.split.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, SettingsError) as error:
             raise WeightsError(f"{self.split} is missing or damaged ({error!r}).") from error
 
     @contextlib.contextmanager

@@ -23,9 +23,10 @@ from convlora.training import checkpoints
 from convlora.training.build import build_model, build_trainer
 from convlora.training.callbacks import EarlyStopping, Interrupted, StopOnSignal
 from convlora.training.events import Checking, Report, Started, silent
-from convlora.training.folder import RunFolder, Split
+from convlora.training.folder import RunFolder
 from convlora.training.methods import count_parameters
 from convlora.training.settings import TrainSettings, as_dict, from_dict, metric_problem, validate
+from convlora.training.split import Split
 from convlora.training.trainer import TRAINER_STATE, SegmentationTrainer
 
 
@@ -49,7 +50,7 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
     if is_main_process():
         folder.refuse_if_used()
     checked = _check(settings, report)
-    split = Split(checked.splits, checked.labels)
+    split = Split(checked.splits, checked.labels, settings.data_part())
     tuned = build_model(settings, split)  # before anything is written: the model's name may be wrong
     if is_main_process():
         folder.create(as_dict(settings), split)

@@ -15,6 +15,7 @@ from convlora.data.catalog.repairing import Repaired, repair_masks
 from convlora.data.catalog.sets import PaperSet
 from convlora.data.listing import read_listing
 from convlora.data.samples import SPLITS, Sample, first_few
+from convlora.data.sources import file_of
 from convlora.errors import DataError, PairingError
 from convlora.files import write_json, write_text
 
@@ -71,13 +72,13 @@ def lay_out(entry: PaperSet, folder: Path, record: Record, progress: Progress) -
     repaired = repair_masks(samples, folder / REPAIRED, binary=entry.binary, progress=progress)
     masks = dict(zip((sample.image for sample in samples), repaired.masks, strict=True))
     rows = [
-        (sample.image, masks[sample.image], "test" if name not in SPLITS else name)
+        (file_of(sample.image), masks[sample.image], "test" if name not in SPLITS else name)
         for name, part in chosen.items()
         for sample in part
     ]
     _write_csv(folder / LISTING, ("image", "mask", "split"), folder, rows)
     for test in entry.tests:
-        own = [(sample.image, masks[sample.image]) for sample in chosen[_key(entry, test.name)]]
+        own = [(file_of(sample.image), masks[sample.image]) for sample in chosen[_key(entry, test.name)]]
         _write_csv(folder / test.csv, ("image", "mask"), folder, own)
     counts = {name: len(part) for name, part in chosen.items()}
     layout = Layout(counts, _notes(entry, parts, chosen, repaired))
@@ -114,7 +115,7 @@ def _listed(entry: PaperSet, folder: Path) -> dict[str, list[Sample]]:
         parts = {part: read_listing(folder / name) for part, name in files.items()}
     except PairingError as error:
         raise DataError(f"the archive of {entry.name}: {str(error).replace(f'{folder}/', '')}") from error
-    paths = [path for part in parts.values() for sample in part for path in (sample.image, sample.required_mask())]
+    paths = [file_of(s) for part in parts.values() for sample in part for s in (sample.image, sample.required_mask())]
     outside = [str(path) for path in paths if not path.is_relative_to(folder) or ".." in path.parts]
     if outside:
         raise DataError(f"the archive of {entry.name} lists {len(outside)} files outside it: {first_few(outside)}.")

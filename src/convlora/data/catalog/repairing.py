@@ -19,6 +19,7 @@ from convlora.data.catalog.fetching import Progress
 from convlora.data.checking import THREADS
 from convlora.data.decoding import DEFAULT_LIMITS, image_size, opened, upright
 from convlora.data.samples import Sample
+from convlora.data.sources import file_of
 from convlora.errors import DataError
 
 HALF = 128  # of 0…255; from here on a pixel is foreground
@@ -72,8 +73,8 @@ def repair_masks(samples: Sequence[Sample], folder: Path, *, binary: bool, progr
 
 
 def _repair(sample: Sample, folder: Path, binary: bool) -> tuple[Path, bool, bool]:
-    source = sample.required_mask()
-    size = image_size(sample.image)
+    source = file_of(sample.required_mask())
+    size = image_size(file_of(sample.image))
     with opened(source, DEFAULT_LIMITS) as picture:
         values = _foreground(source, upright(picture)) if binary else upright(picture)
         binarised = isinstance(values, np.ndarray)

@@ -1,0 +1,20 @@
+"""What every reader gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from convlora.data.labels import LabelFormat
+from convlora.data.samples import Sample
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """The samples of a data set, and what its source says about them."""
+
+    samples: list[Sample]
+    """With different names, sorted by name, each with a mask."""
+    labels: LabelFormat | None = None
+    """Classes and what the values of the masks mean; None if the values themselves must tell."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know: what was read how, and what was left out."""

@@ -1,0 +1,76 @@
+"""Which samples a run is made with, and how they are written down and found again."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convlora.data.labels import LabelFormat
+from convlora.data.readers.finding import find_data
+from convlora.data.samples import Sample, first_few
+from convlora.data.settings import DataSettings
+from convlora.data.sources import ImageSource, MaskSource
+from convlora.errors import DataError
+from convlora.settings import from_values
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which samples a run trains on, validates on and is tested on, and how their masks are read."""
+
+    samples: dict[str, list[Sample]]
+    labels: LabelFormat
+    source: DataSettings | None = None
+    """Where samples that are parts of files are found again; None if all are files."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the places of files are given absolutely."""
+        return {
+            "labels": dataclasses.asdict(self.labels),
+            "samples": {
+                split: [{"name": s.name, "image": _place(s.image), "mask": _place(s.mask)} for s in part]
+                for split, part in self.samples.items()
+            },
+            "source": dataclasses.asdict(self.source) if self.source is not None else None,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Split:
+        """What `as_json` made plain.
+
+        Raises:
+            DataError: Samples that are parts of files are not found any more.
+            ValueError, TypeError, KeyError, SettingsError: These are other values.
+        """
+        labels, parts = LabelFormat.from_json(values["labels"]), values["samples"]
+        places = [place for part in parts.values() for item in part for place in (item["image"], item["mask"])]
+        given = values.get("source")
+        source = from_values(DataSettings, given, source="source") if given is not None else None
+        if source is None or not any(isinstance(place, dict) for place in places):
+            samples = {split: [_from_files(item, split) for item in part] for split, part in parts.items()}
+            return cls(samples, labels, source)
+        found = {sample.name: sample for sample in find_data(source).samples}
+        gone = [item["name"] for part in parts.values() for item in part if item["name"] not in found]
+        if gone:
+            raise DataError(f"{source.images}: {len(gone)} images are not there any more: {first_few(gone)}.")
+        return cls(
+            {
+                split: [dataclasses.replace(found[item["name"]], split=split) for item in part]
+                for split, part in parts.items()
+            },
+            labels,
+            source,
+        )
+
+
+def _place(source: ImageSource | MaskSource | None) -> str | dict[str, str] | None:
+    """An absolute path; of what is not a file of its own, a description."""
+    if source is None:
+        return None
+    return str(source.absolute()) if isinstance(source, Path) else {"part": str(source)}
+
+
+def _from_files(item: dict[str, Any], split: str) -> Sample:
+    return Sample(item["name"], Path(item["image"]), Path(item["mask"]) if item["mask"] else None, split)
