@@ -97,6 +97,15 @@ def test_a_reader_that_leaves_causes_no_noise():
     assert process.stderr == "" and process.returncode == 1
 
 
+def test_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        process = subprocess.run(
+            [sys.executable, "-m", "convlora.cli.main", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert process.stderr.startswith("convlora: what is printed cannot be written: the disk is full")
+    assert process.stderr.count("\n") == 1 and process.returncode == errors.OutputError.exit_code
+
+
 def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path):
     name = "ü\udcff"
     process = start("check", "--images", str(tmp_path / name), "--masks", "m", env={**os.environ, "LC_ALL": "C"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from convlora import __version__
-from convlora.errors import ConvloraError
+from convlora.errors import ConvloraError, OutputError
 
 COMMANDS = {
     "doctor": "say what this machine can train, and the command for it",
@@ -54,11 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # as it is after >&-
             sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
         return code
-    except BrokenPipeError:  # as in `convlora --help | head -1`
-        stream = sys.__stdout__
-        if stream is not None and sys.stdout is stream:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing more can be printed, nor flushed
-        return EXIT_UNEXPECTED
+    except OSError as error:
+        _drop_output()
+        # a closed pipe, as in `convlora --help | head -1`, is no error to speak of
+        return EXIT_UNEXPECTED if isinstance(error, BrokenPipeError) else _report(error)
+
+
+def _drop_output() -> None:
+    """Nothing more can be printed, nor flushed at the end of the interpreter."""
+    stream = sys.__stdout__
+    if stream is not None and sys.stdout is stream:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _main(rest: list[str]) -> int:
@@ -95,6 +102,8 @@ def _main(rest: list[str]) -> int:
 def _report(error: BaseException) -> int:
     if isinstance(error, ConvloraError):
         return _fail(str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _fail("what is printed cannot be written: the disk is full. Free some space.", OutputError.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail(str(error) or "interrupted.", EXIT_INTERRUPTED)
     return _fail(f"{type(error).__name__}: {error} (unexpected; --debug shows where)", EXIT_UNEXPECTED)
