@@ -43,6 +43,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.reading
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel

@@ -23,6 +23,7 @@ _HOME = {
     "TrainSettings": "convlora.training.settings",
     "evaluate": "convlora.evaluation.evaluate",
     "predict_folder": "convlora.inference.folder",
+    "read_channels": "convlora.data.channels",
     "read_image": "convlora.data.images",
     "resume": "convlora.training.run",
     "train": "convlora.training.run",

@@ -87,7 +87,8 @@ def output_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         # safetensors reports the system's refusals in words only
         in_words = re.search(r"\(os error (\d+)\)", str(error))
-        if isinstance(error, FileNotFoundError) and str(error.filename) not in map(str, (path, *path.parents)):
+        places = map(str, (path, path.with_name(f".{path.name}.tmp"), *path.parents))
+        if isinstance(error, FileNotFoundError) and str(error.filename) not in places:
             raise  # of a file that was to be read meanwhile
         number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         remedies = {

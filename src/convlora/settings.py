@@ -146,7 +146,7 @@ def _as_flags(cls: type, arguments: Sequence[str], positional: Sequence[str]) ->
             flags.append(argument)
         elif name not in fields or not argument.startswith("--"):
             raise SettingsError(_explain_unknown(name, list(fields)))
-        elif fields[name] is bool and not equals:
+        elif fields[name] in (bool, bool | None) and not equals:
             flags.append(f"--{name}={rest.pop(0) if rest and rest[0].lower() in _BOOLEANS else 'true'}")
         elif not equals and (not rest or rest[0].startswith("--")):
             raise SettingsError(f"setting {name!r} has no value.")
@@ -168,7 +168,15 @@ def _as_list(value: str, kind: str) -> str:
         return value
     if "list[str]" in kind:  # as JSON, because YAML would read the classes yes and 1 as no strings
         return json.dumps([item.strip() for item in value.split(",")] if value else [])
-    return f"[{value}]" if "list[" in kind and ("," in value or "int |" not in kind) else value
+    if "dict[str, str]" in kind and ("| str" not in kind or "=#" in value) and not value.startswith("{"):  # as a=b,c=d
+        pairs = [item.partition("=") for item in value.split(",")]
+        if not all(equals and key.strip() for key, equals, _ in pairs):
+            raise SettingsError(f"{value!r} must be pairs name=value, as in a=b,c=d.")
+        if len({key.strip() for key, *_ in pairs}) < len(pairs):
+            raise SettingsError(f"{value!r} gives a name twice; give it once.")
+        return json.dumps({key.strip(): text.strip() for key, _, text in pairs})
+    single = "int |" in kind or "| str" in kind
+    return f"[{value}]" if "list[" in kind and ("," in value or not single) else value
 
 
 def _explain(error: Exception, cls: type) -> str:

@@ -17,7 +17,7 @@ def decode(labels, values):
 
 @given(
     classes=st.integers(2, 255),
-    values=st.lists(st.integers(-3, 300) | st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=30),
+    values=st.lists(st.integers(-3, 300) | st.integers(-(2**31) + 1, 2**31 - 1), min_size=1, max_size=30),
     data=st.data(),
 )
 def test_ids_decode_to_themselves_or_the_mask_is_refused(classes, values, data):

@@ -65,7 +65,9 @@ def test_equal_channels_are_one(tmp_path, layers):
 def test_real_colours_are_refused_with_the_way_to_convert_them(tmp_path):
     pixels = np.zeros((4, 5, 3), dtype=np.uint8)
     pixels[1, 2:] = (128, 0, 0)
-    with pytest.raises(MaskError, match=r"in colour: 3 of 20 pixels, such as \(128, 0, 0\)\. Give each colour its"):
+    with pytest.raises(
+        MaskError, match=r"in colour: 3 of 20 pixels, such as \(128, 0, 0\)\. Say .* --mask_format colours"
+    ):
         read_mask(save(tmp_path / "a.png", pixels))
     with pytest.raises(MaskError, match=r"in colour.*JPEG also smears the values"):
         read_mask(save(tmp_path / "a.jpg", pixels))

@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import chain
 from pathlib import Path
 
@@ -81,6 +82,13 @@ def test_too_few_images_or_groups_are_refused():
         split(numbered(2))
     with pytest.raises(DataError, match=r"1 groups of images \(group='\^\(s\)'\) are too few"):
         split(numbered(50), group="^(s)")
+
+
+def test_slices_of_one_volume_are_refused_with_the_way_to_part_them():
+    slices = [dataclasses.replace(sample, group="volume") for sample in numbered(50)]
+    with pytest.raises(DataError, match=r"1 groups of images are too few .* part the groups.* --group '\(\.\*\)'"):
+        split(slices)
+    assert all(split(slices, group="(.*)").values())
 
 
 def test_given_splits_are_used_as_they_are():

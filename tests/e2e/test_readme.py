@@ -58,7 +58,7 @@ def test_the_readme_shows_all_commands_and_the_makefile_has_its_targets():
     shown = commands()
     for name in set(COMMANDS) - {"demo"}:
         assert any(command.startswith(f"convlora {name} ") for command in shown), name
-    assert all(f"  {name:<10}{text}\n" in README for name, text in COMMANDS.items())
+    assert all(f"  {name:<15}{text}\n" in README for name, text in COMMANDS.items())
     makefile = (ROOT / "Makefile").read_text()
     targets = {shlex.split(command)[1] for command in shown if command.startswith("make ")}
     assert targets == {"demo", "test"}

@@ -8,6 +8,7 @@ from convlora.evaluation.scoring import score
 from convlora.inference.folder import predict_folder
 from convlora.inference.predictor import Predictor
 from convlora.inference.settings import PredictSettings
+from convlora.sam import SamSegmentationImageProcessor
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,7 @@ def test_the_batch_size_changes_no_score(finished, scored):
 class Fixed:
     def __init__(self, answers):
         self.answers = list(answers)
+        self.processor = SamSegmentationImageProcessor()
 
     def logits(self, images):
         return [self.answers.pop(0) for _ in images]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from convlora.data.bits import IGNORED, pack
 from convlora.inference.drawing import class_colour, overlay
 
 
@@ -43,3 +44,23 @@ def test_the_thinnest_images_can_be_drawn(shape):
 def test_classes_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"classes of \(2, 3\) for an image of \(3, 2\)"):
         overlay(np.zeros((3, 2, 3), dtype=np.uint8), np.zeros((2, 3), dtype=np.uint8))
+
+
+def test_classes_have_the_colours_that_are_given():
+    image = np.full((5, 5, 3), 100, dtype=np.uint8)
+    got = overlay(image, np.full((5, 5), 1, dtype=np.uint8), colours={1: (0, 200, 0)})
+    np.testing.assert_array_equal(got, np.broadcast_to([55, 145, 55], (5, 5, 3)))  # 0.55 * 100 + 0.45 * colour
+
+
+def test_where_classes_overlap_the_tint_is_their_mean_and_each_has_its_outline():
+    image = np.zeros((9, 12, 3), dtype=np.uint8)
+    one, two = np.zeros((9, 12), dtype=bool), np.zeros((9, 12), dtype=bool)
+    one[1:8, 1:8], two[1:8, 4:11] = True, True
+    colours = {1: (200, 0, 0), 2: (0, 100, 0)}
+    got = overlay(image, pack([one, two]), IGNORED, colours=colours, multilabel=True)
+    np.testing.assert_array_equal(got[4, 2], [90, 0, 0])
+    np.testing.assert_array_equal(got[4, 9], [0, 45, 0])
+    np.testing.assert_array_equal(got[4, 5], [45, 22, 0])  # 0.45 * (100, 50, 0)
+    assert (got[4, 7] == (200, 0, 0)).all() and (got[4, 4] == (0, 100, 0)).all()
+    assert not got[~(one | two)].any()
+    assert not overlay(image, np.full((9, 12), IGNORED), IGNORED, multilabel=True).any()

@@ -18,6 +18,7 @@ from convlora.inference.drawing import class_colour
 from convlora.inference.folder import predict_folder
 from convlora.inference.predictor import Predictor
 from convlora.inference.settings import PredictSettings
+from convlora.sam import SamSegmentationImageProcessor
 
 
 def settings(finished, images, output, **changes):
@@ -45,6 +46,9 @@ class Fixed:
 
     def __init__(self, classes=2):
         self.id2label = {i: str(i) for i in range(classes)}
+        self.colours = {i: class_colour(i) for i in range(classes)}
+        self.multilabel = False
+        self.processor = SamSegmentationImageProcessor()
 
     def logits(self, images):
         for image in images:
@@ -269,7 +273,7 @@ class Alive:
     def __init__(self):
         self.lock, self.now, self.most = threading.Lock(), 0, 0
 
-    def read(self, path, limits):
+    def read(self, path, limits, channels):
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -297,8 +301,8 @@ def test_few_images_are_in_memory_whatever_is_slow(finished, tmp_path, monkeypat
 
     drawn = folder_module.overlay
     monkeypatch.setattr(folder_module.Predictor, "from_folder", lambda *a, **k: Slow())
-    monkeypatch.setattr(folder_module, "read_image", lambda *a: wait("reading", alive.read(*a)))
-    monkeypatch.setattr(folder_module, "overlay", lambda *a: wait("writing", drawn(*a)))
+    monkeypatch.setattr(folder_module, "read_pixels", lambda *a: wait("reading", alive.read(*a)))
+    monkeypatch.setattr(folder_module, "overlay", lambda *a, **k: wait("writing", drawn(*a, **k)))
     images = write_images(tmp_path / "in", *(f"{i:02}.png" for i in range(40)))
     predict_folder(settings(finished, images, tmp_path / "out", overlays=True, batch_size=batch_size))
     length = pipeline.queue_length(batch_size)

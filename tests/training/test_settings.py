@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from convlora.errors import SettingsError
@@ -20,7 +22,8 @@ def settings(**changes):
 
 def test_a_tree_becomes_plain_values_and_comes_back():
     tree = settings(classes=["a", "b"], adapter=AdapterSettings(routing=4), report_to=["tensorboard"])
-    assert from_dict(as_dict(tree), source="x") == tree
+    written = dataclasses.replace(tree, augmentation=tree.augmentation.written_out())
+    assert from_dict(as_dict(tree), source="x") == written and as_dict(written) == as_dict(tree)
 
 
 @pytest.mark.parametrize(

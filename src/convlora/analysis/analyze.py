@@ -19,6 +19,7 @@ from convlora.analysis.settings import AnalyzeSettings
 from convlora.analysis.usage import usage_history
 from convlora.analysis.windows import visible, window_edges
 from convlora.data.dataset import SegmentationDataset
+from convlora.data.display import visible_rgb
 from convlora.data.settings import ImageLimits
 from convlora.errors import SettingsError
 from convlora.evaluation.routing import chosen_scales
@@ -86,11 +87,11 @@ class _Work:
         self.blocks = self._blocks()
         self._note_what_is_left_out()
         test = "test" if self.split.samples.get("test") else "val"
-        encoder = image_encoder(predictor.model.get_base_model())
+        probed = image_encoder(predictor.model.get_base_model()) is not None and not predictor.multilabel
         self.drawn = self._choose(test, settings.images if has_choice(self.config) and self.windows else 0)
         self.looked_at = self._choose(test, settings.attention_images if self.windows else 0)
-        self.train = self._choose("train", settings.probe_images if encoder is not None else 0)
-        self.test = self._choose(test, settings.probe_images if encoder is not None else 0)
+        self.train = self._choose("train", settings.probe_images if probed else 0)
+        self.test = self._choose(test, settings.probe_images if probed else 0)
         self.total = len(self.drawn) + 2 * (len(self.looked_at) + len(self.train) + len(self.test))
 
     def _note_what_is_left_out(self) -> None:
@@ -99,6 +100,8 @@ class _Work:
             self.notes.append(f"the run set no test images aside; shown is {part}")
         if not has_choice(self.config):
             self.notes.append("the adapter has no experts to choose among, so none are shown")
+        if self.predictor.multilabel:
+            self.notes.append("classes may overlap, so a token has no one class, and there are no linear probes")
         if not self.windows:
             self.notes.append(
                 "the encoder is not SAM's ViT, so neither experts over images nor attention distances are shown, and "
@@ -119,7 +122,8 @@ class _Work:
                 dataclasses.replace(choice, scales=visible(choice, place))
                 for choice, place in zip(choices, edges, strict=True)
             ]
-            picture = figures.experts_over_image(item["image"], choices, edges, self.config.scales)
+            shown = visible_rgb(item["image"], self.predictor.processor.display_channels)
+            picture = figures.experts_over_image(shown, choices, edges, self.config.scales)
             drawings.append({"name": item["name"], "size": f"{size[1]} × {size[0]}", "picture": picture})
             scales = [{"block": c.layer, "module": c.module, "scales": c.scales.tolist()} for c in choices]
             numbers.append({"image": item["name"], "layers": scales})
@@ -203,7 +207,8 @@ class _Work:
         order = np.random.default_rng(self.settings.seed).permutation(len(samples))[:count]
         chosen = [samples[i] for i in sorted(order)]
         limits = ImageLimits(int(self.settings.max_megapixels * 1e6))
-        return SegmentationDataset(chosen, self.split.labels, limits=limits)
+        channels = self.predictor.processor.channels
+        return SegmentationDataset(chosen, self.split.labels, limits=limits, channels=channels)
 
     def _blocks(self) -> list[int]:
         """The blocks that are drawn and probed."""

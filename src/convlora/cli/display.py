@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -90,27 +91,37 @@ def training_display() -> Iterator[TrainingDisplay]:
 
 
 @contextmanager
-def counting(description: str, unit: str = "image") -> Iterator[Callable[[int, int], None]]:
-    """A bar for a function that reports (done, total)."""
-    with tqdm(desc=description, unit=unit, file=sys.stderr) as bar:
+def counting(description: str, unit: str = "image", *, at_once: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a function that reports (done, total), shown at once or when it first does."""
+    with contextlib.ExitStack() as stack:
+
+        def new() -> tqdm:
+            return stack.enter_context(tqdm(desc=description, unit=unit, file=sys.stderr))
+
+        bar = new() if at_once else None
 
         def report(done: int, total: int) -> None:
+            nonlocal bar
+            bar = new() if bar is None else bar
             bar.total = total
             bar.update(done - bar.n)
 
         yield report
 
 
-def print_data(data: CheckedData) -> None:
-    """Say what was found."""
+def print_data(data: CheckedData, *, without: Container[str] = ()) -> None:
+    """Say what was found, but for some of the notes."""
     parts = ", ".join(f"{len(samples)} {name}" for name, samples in data.splits.items() if samples)
     print(f"images: {parts}; sizes {_size(data.smallest)} to {_size(data.largest)}")
-    counted = sum(data.class_pixels)
+    counted = data.labelled_pixels
     for name, pixels, images in zip(data.labels.classes, data.class_pixels, data.images_per_class, strict=True):
         share = 100 * pixels / counted if counted else 0.0
         print(f"  {name}: {share:.2f} % of the pixels, in {images} images")
+    for line in data.statistics.lines() if data.statistics is not None else ():
+        print(f"  {line}")
     for note in data.notes:
-        print(f"note: {note}")
+        if note not in without:
+            print(f"note: {note}")
 
 
 def print_results(results: Sequence[RunResult]) -> None:

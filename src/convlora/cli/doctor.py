@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
         "for sam-tiny; nothing is written.",
     )
     machine = this_machine()
-    images = look_at(settings.images, settings.masks) if settings.images else None
+    images = look_at(settings.images, settings.masks, settings.channels) if settings.images else None
     _print_machine(machine)
     reserved = min(_CACHE, images.decoded) if images else 0.0
     most = images.training if images else max(BATCHES)
@@ -117,6 +117,7 @@ def _print_command(settings: DoctorSettings, found: Findings) -> None:
         "images": settings.images or "IMAGES",
         "masks": settings.masks or (None if (settings.images or "").lower().endswith(".csv") else "MASKS"),
         "output": f"runs/{chosen.method}",
+        "channels": None if settings.channels is None else str(settings.channels),
         "model": settings.model,
         "method": None if chosen.method == "conv-lora" else chosen.method,
         "image_size": str(chosen.size),

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "fine-tune SAM on images and masks",
     "resume": "continue an interrupted run",
     "predict": "write masks for new images",
+    "convert-masks": "write predicted masks in the format of an annotation tool",
     "evaluate": "score a run on labelled images",
     "analyze": "show what tuning did inside a run's model",
     "data": "get a set of the paper, ready to train on",
@@ -72,7 +73,7 @@ def _main(rest: list[str]) -> int:
     debug = "--debug" in rest
     rest = [argument for argument in rest if argument != "--debug"]
     if not rest or rest[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:<15}{text}" for name, text in COMMANDS.items())
         print(_HELP.format(commands=lines))
         return 0 if rest else EXIT_USAGE
     if rest[0] == "--version":
@@ -87,7 +88,7 @@ def _main(rest: list[str]) -> int:
     if not debug:
         _quiet()
     try:
-        importlib.import_module(f"convlora.cli.{name}").run(rest[1:])
+        importlib.import_module(f"convlora.cli.{name.replace('-', '_')}").run(rest[1:])
     except BrokenPipeError:
         raise
     except SystemExit as error:  # of --help

@@ -7,17 +7,18 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from convlora.cli.display import counting, quiet_libraries
+from convlora.conversion.settings import TARGETS, PredictCommandSettings
 from convlora.errors import ImageError, SettingsError
-from convlora.inference.settings import PredictSettings
 from convlora.settings import from_arguments
 
 
 def run(arguments: Sequence[str]) -> None:
     """Predict a folder of images; under torchrun, this process's share of it."""
     settings = from_arguments(
-        PredictSettings,
+        PredictCommandSettings,
         arguments,
         prog="convlora predict",
         description="Write a mask for each image: NAME.png, pixel value = class id, at the image's own size. "
@@ -25,18 +26,25 @@ def run(arguments: Sequence[str]) -> None:
         positional=("run", "images"),
     )
     rank, world, local_rank = _place()
+    from convlora.conversion.convert import convert_folder, refuse_used
     from convlora.inference.folder import predict_folder
     from convlora.sam.precision import pick_device
 
     quiet_libraries()
+    conversions = settings.conversions() if rank == 0 else []
+    for conversion in conversions:
+        if not settings.skip_existing:
+            refuse_used(Path(conversion.output))
     if world > 1 and settings.device in ("auto", "cuda") and pick_device(settings.device).type == "cuda":
         settings = dataclasses.replace(settings, device=f"cuda:{local_rank}")
     broken: ImageError | None = None
-    shown = counting("predicting") if rank == 0 else contextlib.nullcontext(lambda done, total: None)
+    silent = contextlib.nullcontext(lambda done, total: None)
+    shown = counting("predicting") if rank == 0 else silent
+    windows = counting("windows", "window", at_once=False) if rank == 0 else silent
     try:
-        with shown as progress:
+        with shown as progress, windows as progress_windows:
             try:
-                paths = predict_folder(settings, progress, rank=rank, world=world)
+                paths = predict_folder(settings, progress, progress_windows=progress_windows, rank=rank, world=world)
             except ImageError as error:
                 broken = error
         _wait_for_the_others(world)
@@ -47,6 +55,10 @@ def run(arguments: Sequence[str]) -> None:
     if rank == 0:
         share = f", the share of the first of {world} processes" if world > 1 else ""
         print(f"{len(paths)} masks in {settings.output}{share}")
+    for conversion in conversions:
+        for note in convert_folder(conversion, replace=settings.skip_existing):
+            print(f"note: {note}")
+        print(f"{conversion.to}: {TARGETS[conversion.to]} in {conversion.output}")
 
 
 def _place() -> tuple[int, int, int]:

@@ -17,9 +17,9 @@ from convlora.comparison.pictures import disagreements
 from convlora.comparison.study import Study
 from convlora.comparison.summary import Table
 from convlora.comparison.table import cells, failures, head, heading, notes, unfinished
+from convlora.data.colours import as_hex
 from convlora.errors import ConvloraError
 from convlora.files import write_text
-from convlora.inference.drawing import class_colour
 
 
 def write_page(path: Path, study: Study, tables: Sequence[Table]) -> None:
@@ -78,5 +78,5 @@ def _pictures(table: Table) -> dict[str, Any]:
     except ConvloraError as error:
         return {"pictures": [], "legend": [], "no_pictures": str(error)}
     names = labels.classes if labels is not None else ()
-    legend = [(name, "#{:02x}{:02x}{:02x}".format(*class_colour(i))) for i, name in enumerate(names) if i]
+    legend = [(name, as_hex(labels.palette[i])) for i, name in enumerate(names) if i and labels is not None]
     return {"pictures": rows, "legend": legend, "no_pictures": ""}

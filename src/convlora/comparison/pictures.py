@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from convlora.comparison.plan import Run
+from convlora.comparison.predictions import from_picture
 from convlora.comparison.records import Record
 from convlora.comparison.summary import Line
 from convlora.comparison.tasks import MASKS
 from convlora.data.dataset import SegmentationDataset
+from convlora.data.display import visible_rgb
 from convlora.data.masks import LabelFormat
 from convlora.errors import WeightsError
 from convlora.evaluation.figures import data_uri
@@ -49,20 +52,25 @@ def disagreements(lines: Sequence[Line]) -> tuple[list[Row], LabelFormat | None]
     spread = np.nan_to_num(np.ptp(ious, axis=0), nan=-1.0)  # an image without a valid pixel comes last
     folder = RunFolder(first[0][1].folder)
     split = folder.read_split()
-    dataset = SegmentationDataset(split.samples["test"], split.labels, limits=first[0][1].settings.limits)
+    settings = first[0][1].settings
+    dataset = SegmentationDataset(
+        split.samples["test"], split.labels, limits=settings.limits, channels=settings.channels
+    )
     chosen = np.argsort(-spread, kind="stable")[:_IMAGES]
     return [_row(dataset, int(index), first, ious[:, index]) for index in chosen], split.labels
 
 
 def _row(dataset: SegmentationDataset, index: int, runs: Sequence[tuple[str, Run, Record]], ious: np.ndarray) -> Row:
     item = dataset[index]
-    image, truth = item["image"], item["mask"]
+    image, truth = visible_rgb(item["image"], runs[0][1].settings.display_channels), item["mask"]
+    labels = dataset.labels
+    drawn: dict[str, Any] = {"colours": labels.palette, "multilabel": labels.multilabel}
     pictures = [
         ("image", _small(image)),
-        ("truth", _small(overlay(image, truth, dataset.labels.ignore_index))),
+        ("truth", _small(overlay(image, truth, labels.ignore_index, **drawn))),
     ]
     for (method, run, _), iou in zip(runs, ious, strict=True):
-        pictures.append((f"{method} · IoU {iou:.3f}", _small(overlay(image, _mask(run, index)))))
+        pictures.append((f"{method} · IoU {iou:.3f}", _small(overlay(image, _mask(run, index), **drawn))))
     return Row(f"{item['name']} · {image.shape[1]} × {image.shape[0]}", pictures)
 
 
@@ -70,7 +78,7 @@ def _mask(run: Run, index: int) -> np.ndarray:
     path = run.folder / MASKS / f"{index}.png"
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture)
+            return from_picture(picture)
     except OSError as error:
         raise WeightsError(f"{path} is not readable ({error}).") from error
 

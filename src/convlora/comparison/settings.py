@@ -21,7 +21,7 @@ OWN = ("output", "learning_rate", "seed", "metric")  # of a run; the study sets 
 DATA = tuple(
     field.name
     for field in dataclasses.fields(DataSettings)
-    if field.name not in ("train_fraction", "train_images", "subset_seed")
+    if field.name not in ("train_fraction", "train_images", "train_images_per_class", "subset_seed")
 )
 
 _NAME = re.compile(r"[\w+][\w.+-]*")

@@ -10,8 +10,8 @@ import traceback
 from typing import Any
 
 import torch
-from PIL import Image
 
+from convlora.comparison.predictions import as_picture
 from convlora.comparison.records import Record
 from convlora.comparison.tasks import MASKS, Task
 from convlora.data.dataset import SegmentationDataset
@@ -82,11 +82,14 @@ def _score(folder: RunFolder, settings: TrainSettings) -> tuple[RunResult, list[
     """Score the test images, and keep what was predicted for them."""
     split = folder.read_split()
     predictor = Predictor.from_folder(folder.path, device=settings.device, precision=settings.precision)
-    dataset = SegmentationDataset(split.samples["test"], split.labels, limits=settings.limits)
+    dataset = SegmentationDataset(
+        split.samples["test"], split.labels, limits=settings.limits, channels=settings.channels
+    )
     with whole_folder(folder.path / MASKS) as hidden:
 
         def keep(index: int, prediction: Any) -> None:
-            Image.fromarray(prediction.astype("uint8")).save(hidden / f"{index}.png", optimize=True)
+            picture = as_picture(prediction, multilabel=split.labels.multilabel)
+            picture.save(hidden / f"{index}.png", optimize=True)
 
         scores = score(predictor, dataset, split.labels, batch_size=settings.batch_size, on_prediction=keep)
     return describe_run(folder.path, predictor, scores), list(split.labels.classes)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from convlora.data.detection import Histograms, detect_labels, refuse_unknown_values
-from convlora.data.images import read_image
-from convlora.data.masks import LabelFormat, read_mask, require_equal_sizes
-from convlora.data.notes import class_notes, leak_notes, mask_notes
+from convlora.data.findings.finding import Finding, Survey
+from convlora.data.findings.gathering import all_findings
+from convlora.data.masks import LabelFormat
+from convlora.data.meaning import settle_labels
+from convlora.data.measuring import Measured, measure
+from convlora.data.notes import class_notes, mask_notes
 from convlora.data.readers.finding import find_data
-from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample
-from convlora.data.settings import DataSettings, ImageLimits
-from convlora.data.sources import digest
+from convlora.data.settings import DataSettings
 from convlora.data.splitting import split_samples
-from convlora.data.subsets import draw_subset, subset_size
+from convlora.data.statistics import ChannelStatistics
+from convlora.data.subsets import choose_subset, subset_size
 from convlora.errors import DataError, MaskError
 
 THREADS = 4
+DETAILED = 16
+"""Of so many pairs one is measured in detail where the check must not take longer than decoding."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,18 @@ class CheckedData:
     """(H, W) of the image of fewest pixels."""
     largest: tuple[int, int]
     """(H, W) of the image of most pixels."""
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What remains of a decoded pair."""
-
-    size: tuple[int, int]
-    values: dict[int, int]
-    """Pixels by mask value."""
-    digest: str
-    """Hash of the image's content."""
+    labelled_pixels: int = 0
+    """Pixels that are not ignored in all masks; where classes overlap, less than `class_pixels` together."""
+    train_pixels: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Pixels of each class in the mask of each training image that is used, by name of the sample."""
+    intensity: str = "auto"
+    """How values of more than 8 bits were read; see `convlora.data.scientific.windows`."""
+    findings: list[Finding] = field(default_factory=list)
+    """What is, or looks, wrong, the most harmful first; those that are harmful are among the notes, too."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """Figures of every pair by name of the sample; only of a thorough check."""
+    statistics: ChannelStatistics | None = None
+    """Of raw channels over the training images that are used; None for RGB."""
 
 
 def check_data(
@@ -61,6 +63,8 @@ def check_data(
     *,
     progress: Callable[[int, int], None] | None = None,
     labels: LabelFormat | None = None,
+    image_size: int | None = None,
+    thorough: bool = False,
 ) -> CheckedData:
     """Find, split and decode all samples and settle what their masks mean.
 
@@ -68,7 +72,10 @@ def check_data(
         settings: Where the data are.
         progress: Called with the number of samples done and of all samples.
         labels: Classes of a finished model. They count instead of the settings' `classes` and `ignore_index`, the
-            masks may use either encoding if there are two, and no image needs to be in the train split.
+            masks may use either encoding if there are two, no image needs to be in the train split, and nothing is
+            looked for beyond errors.
+        image_size: Side of the model's input in pixels, which objects are held against.
+        thorough: Measure every pair in detail, which takes longer than to decode it, and keep the figures.
 
     Raises:
         SettingsError: settings contradict each other.
@@ -78,10 +85,10 @@ def check_data(
     samples = data.samples
     splits = split_samples(samples, settings, need_train=labels is None)
     used = subset_size(len(splits["train"]), settings)
-    measured, problems = _measure_all(samples, settings.limits, progress)
+    measured, problems = _measure_all(samples, settings, progress, every=1 if thorough else DETAILED)
     histograms = {sample.required_mask(): item.values for sample, item in measured}
     try:
-        found, notes = _labels(data, histograms, settings, labels)
+        found, notes = settle_labels(data, histograms, settings, labels)
     except MaskError as error:
         problems += [str(error)] if histograms else []
     if problems:
@@ -89,13 +96,23 @@ def check_data(
     notes = [*data.notes, *notes]
     counts = [_class_counts(item.values, found) for _, item in measured]
     names = [sample.name for sample in samples]
-    if used < len(splits["train"]):
-        notes.append(f"training on {used} of {len(splits['train'])} images")
-        splits["train"] = _subset(splits["train"], used, dict(zip(names, counts, strict=True)), found, settings)
+    of_train = {sample.name: count for (sample, _), count in zip(measured, counts, strict=True)}
+    of_train = {sample.name: of_train[sample.name] for sample in splits["train"]}
+    if used < len(splits["train"]) or settings.train_images_per_class is not None:
+        chosen, more = choose_subset(of_train, used, found, settings)
+        notes += more
+        splits["train"] = [sample for sample in splits["train"] if sample.name in chosen]
     split_of = {sample.name: split for split, members in splits.items() for sample in members}
     notes += mask_notes(names, counts, found)
     notes += class_notes([split_of.get(name, "unused") for name in names], counts, found)
-    notes += leak_notes({s.name: item.digest for s, item in measured if s.name in split_of}, split_of)
+    by_name = {sample.name: item for sample, item in measured}
+    given = any(sample.split is not None for sample in samples)
+    survey = Survey(by_name, split_of, found, settings, splits_given=given, image_size=image_size)
+    findings = all_findings(survey) if labels is None else []
+    notes += [str(finding) for finding in findings if finding.harm == "harmful"]
+    training = [by_name[sample.name] for sample in splits["train"]]
+    statistics = _channel_statistics(training, settings) if labels is None else None  # a finished model has its own
+    notes += statistics.notes(settings.channel_statistics) if statistics else []
     sizes = sorted((item.size for _, item in measured), key=lambda size: (size[0] * size[1], size))
     classes = range(found.num_classes)
     return CheckedData(
@@ -105,40 +122,37 @@ def check_data(
         class_pixels=tuple(sum(count[i] for count in counts) for i in classes),
         images_per_class=tuple(sum(count[i] > 0 for count in counts) for i in classes),
         ignored_pixels=sum(count[found.ignore_index] for count in counts),
+        intensity=data.intensity,
         smallest=sizes[0],
         largest=sizes[-1],
+        labelled_pixels=sum(item.size[0] * item.size[1] for _, item in measured)
+        - sum(count[found.ignore_index] for count in counts),
+        train_pixels={s.name: tuple(of_train[s.name][i] for i in classes) for s in splits["train"]},
+        findings=findings,
+        measured=by_name if thorough else {},
+        statistics=statistics,
     )
 
 
-def _labels(
-    data: FoundData, histograms: Histograms, settings: DataSettings, known: LabelFormat | None
-) -> tuple[LabelFormat, list[str]]:
-    """What the masks mean: as their source says, else as their values tell; `known` are those of a finished model."""
-    if data.labels is not None and (known is None or known.classes == data.labels.classes):
-        refuse_unknown_values(histograms, data.labels)
-        return data.labels, []
-    if data.labels is not None and known is not None:
-        raise MaskError(
-            f"{settings.images} has the classes {', '.join(data.labels.classes)}, but the model has "
-            f"{', '.join(known.classes)}. Score it on data of the same classes."
-        )
-    return detect_labels(
-        histograms,
-        classes=known.classes if known else settings.classes,
-        mask_format=settings.mask_format,
-        ignore_index=known.ignore_index if known else settings.ignore_index,
-    )
+def _channel_statistics(training: Sequence[Measured], settings: DataSettings) -> ChannelStatistics | None:
+    if settings.channels is None or not training:
+        return None
+    statistics = ChannelStatistics.of(item.moments for item in training if item.moments is not None)
+    if settings.channel_statistics == "sam":
+        statistics.require_bytes()
+    return statistics
 
 
 def _measure_all(
-    samples: Sequence[Sample], limits: ImageLimits, progress: Callable[[int, int], None] | None
-) -> tuple[list[tuple[Sample, _Measured]], list[str]]:
+    samples: Sequence[Sample], settings: DataSettings, progress: Callable[[int, int], None] | None, every: int
+) -> tuple[list[tuple[Sample, Measured]], list[str]]:
     """What could be measured, and what is wrong with the rest; at most one decoded pair a thread is in memory."""
     measured = []
     problems = []
     pool = ThreadPoolExecutor(THREADS)
     try:
-        results = pool.map(lambda sample: _measure(sample, limits), samples)
+        details = [index % every == 0 for index in range(len(samples))]
+        results = pool.map(lambda sample, detailed: _measure(sample, settings, detailed), samples, details)
         for done, (sample, result) in enumerate(zip(samples, results, strict=True), 1):
             if isinstance(result, DataError):
                 problems.append(str(result))
@@ -151,24 +165,17 @@ def _measure_all(
     return measured, problems
 
 
-def _measure(sample: Sample, limits: ImageLimits) -> _Measured | DataError:
+def _measure(sample: Sample, settings: DataSettings, details: bool) -> Measured | DataError:
     try:
-        height, width, _ = read_image(sample.image, limits).shape
-        values = read_mask(sample.required_mask(), limits)
-        require_equal_sizes(sample, (height, width), values.shape)
-        return _Measured((height, width), _histogram(values), digest(sample.image))
+        return measure(
+            sample,
+            settings.limits,
+            details=details,
+            channels=settings.channels,
+            display_channels=settings.display_channels,
+        )
     except DataError as error:
         return error
-
-
-def _histogram(values: np.ndarray) -> dict[int, int]:
-    if values.min() >= 0 and values.max() < 2**16:  # ten times faster than np.unique
-        every = np.bincount(values.ravel())
-        found = np.flatnonzero(every)
-        counts = every[found]
-    else:
-        found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _one_line(problems: list[str], shown: int = 5) -> str:
@@ -178,16 +185,10 @@ def _one_line(problems: list[str], shown: int = 5) -> str:
     return f"{len(problems)} problems: " + "; ".join(text.removesuffix(".") for text in problems[:shown]) + f"{more}."
 
 
-def _subset(
-    train: Sequence[Sample], size: int, counts: Mapping[str, Counter[int]], labels: LabelFormat, settings: DataSettings
-) -> list[Sample]:
-    classes = {sample.name: set(counts[sample.name]) - {labels.ignore_index} for sample in train}
-    seed = settings.split_seed if settings.subset_seed is None else settings.subset_seed
-    chosen = draw_subset(classes, size, seed)
-    return [sample for sample in train if sample.name in chosen]
-
-
 def _class_counts(values: dict[int, int], labels: LabelFormat) -> Counter[int]:
     """Pixels of a mask by class id or `ignore_index`."""
-    mapping = labels.mapping()
-    return Counter({mapping[value]: count for value, count in values.items()})
+    counts: Counter[int] = Counter()
+    for value, count in values.items():
+        for class_id in labels.meaning(value) or ():
+            counts[class_id] += count
+    return counts

@@ -7,7 +7,9 @@ limit of its own, and silencing a warning is not safe in threads.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -27,12 +29,14 @@ from PIL.TiffImagePlugin import (
 from PIL.WebPImagePlugin import WebPImageFile
 
 from convlora.data.settings import ImageLimits
-from convlora.errors import DataError, ImageError
+from convlora.errors import ConvloraError, ImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Suffixes of image files, in lower case; upper case counts too. What a file is, its first bytes decide."""
 
 DEFAULT_LIMITS = ImageLimits()
+
+_OR_CHANNELS = ", read it as raw channels with --channels"
 
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
@@ -55,21 +59,43 @@ _TRANSPOSES = {
 }
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """An image file that is stored inside of another file; its `str` says where, for messages."""
+
+    where: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.where
+
+
 @contextlib.contextmanager
-def opened(path: str | PathLike[str], limits: ImageLimits) -> Iterator[Any]:
+def opened(source: str | PathLike[str] | Embedded, limits: ImageLimits) -> Iterator[Any]:
     """Yield the Pillow image of a file whose header is within the limits; its pixels are not decoded yet.
 
     Raises:
         ImageError: the file is missing, not an image of an allowed format, of several frames, empty or too large;
             or whatever went wrong while the caller decoded it.
     """
-    path = Path(path)
+    path = source if isinstance(source, Embedded) else Path(source)
+    with image_errors(path), io.BytesIO(path.data) if isinstance(path, Embedded) else path.open("rb") as stream:
+        image = _identify(path, stream)
+        _check_header(path, image, limits)
+        yield image
+
+
+@contextlib.contextmanager
+def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG") -> Iterator[None]:
+    """Turn whatever goes wrong while a file is opened and decoded into an `ImageError`; errors of ours pass.
+
+    Args:
+        path: Of the file.
+        remedy: What to save it as instead.
+    """
     try:
-        with path.open("rb") as stream:
-            image = _identify(path, stream)
-            _check_header(path, image, limits)
-            yield image
-    except DataError:
+        yield
+    except ConvloraError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror}).") from error
@@ -77,13 +103,14 @@ def opened(path: str | PathLike[str], limits: ImageLimits) -> Iterator[Any]:
         raise ImageError(f"{path}: not enough memory to decode it; lower --max_megapixels.") from error
     except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, OverflowError …
         reason = f"{type(error).__name__}: {error}".removesuffix(".")
+        remedy += _OR_CHANNELS if "unknown pixel mode" in reason else ""
         raise ImageError(
             f"{path}: damaged, or of a kind that cannot be read ({reason}). "
-            "Save it again as an 8-bit PNG, or remove it from the data."
+            f"Save it again as {remedy}, or remove it from the data."
         ) from error
 
 
-def image_size(path: str | PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+def image_size(path: str | PathLike[str] | Embedded, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Height and width in pixels of the upright image.
 
     They are read from the header; only a PNG file is decoded, because its EXIF data may come last.
@@ -119,7 +146,22 @@ def white_is_zero(image: Any) -> bool:
     return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 0) == 0
 
 
-def _identify(path: Path, stream: IO[bytes]) -> Any:
+def require_allowed_size(path: object, height: int, width: int, limits: ImageLimits) -> None:
+    """Refuse an image that is empty, or larger than is allowed.
+
+    Raises:
+        ImageError: It is.
+    """
+    if width < 1 or height < 1:
+        raise ImageError(f"{path}: an image of {height} x {width} pixels (height x width) holds nothing; remove it.")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{path}: {height} x {width} pixels (height x width) are {width * height / 1e6:.1f} megapixels, more than "
+            f"the {limits.max_pixels / 1e6:g} allowed. Cut it into tiles, or raise --max_megapixels."
+        )
+
+
+def _identify(path: object, stream: IO[bytes]) -> Any:
     prefix = stream.read(16)
     stream.seek(0)
     for magic, opener in _OPENERS.items():
@@ -129,15 +171,9 @@ def _identify(path: Path, stream: IO[bytes]) -> Any:
     raise ImageError(f"{path}: not a PNG, JPEG, TIFF, BMP or WebP image ({found}). Convert it to PNG.")
 
 
-def _check_header(path: Path, image: Any, limits: ImageLimits) -> None:
+def _check_header(path: object, image: Any, limits: ImageLimits) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{path}: an image of {height} x {width} pixels (height x width) holds nothing; remove it.")
-    if width * height > limits.max_pixels:
-        raise ImageError(
-            f"{path}: {height} x {width} pixels (height x width) are {width * height / 1e6:.1f} megapixels, more than "
-            f"the {limits.max_pixels / 1e6:g} allowed. Cut it into tiles, or raise --max_megapixels."
-        )
+    require_allowed_size(path, height, width, limits)
     # A phone's JPEG of format MPO is one photo followed by smaller copies of it.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise ImageError(f"{path}: holds several pages or frames; split it into one file each.")
@@ -145,13 +181,13 @@ def _check_header(path: Path, image: Any, limits: ImageLimits) -> None:
         _check_tiff(path, image)
 
 
-def _check_tiff(path: Path, image: Any) -> None:
+def _check_tiff(path: object, image: Any) -> None:
     """Refuse what Pillow 13 decodes to wrong pixels without an error."""
     tags = image.tag_v2
     planes = len(image.getbands()) if tags.get(PLANAR_CONFIGURATION) == 2 else 1
     is_rgb, bits = tags.get(PHOTOMETRIC_INTERPRETATION) == 2, set(tags.get(BITSPERSAMPLE, (1,)))
     if tags.get(PLANAR_CONFIGURATION) == 2 and not (is_rgb and bits == {8}):
-        raise ImageError(f"{path}: a TIFF of separate planes must be 8-bit RGB; save it as PNG.")
+        raise ImageError(f"{path}: a TIFF of separate planes must be 8-bit RGB; give --channels, or save it as PNG.")
     covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
     if covered < planes * tags[IMAGEWIDTH] * tags[IMAGELENGTH]:
         raise ImageError(f"{path}: damaged; a part of its pixels is not in the file. Get the image again.")

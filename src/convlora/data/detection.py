@@ -83,20 +83,23 @@ def _require_plausible_ids(histograms: Histograms, found: set[int], *, trusted: 
     in_range = min(found | {0}) >= 0 and count <= 255
     if in_range and (trusted or (count <= MOST_DETECTED and 2 * len(found | {0}) >= count)):
         return
+    oddest = min(found) if min(found) < 0 else max(found)
+    first = next(mask for mask, values in histograms.items() if oddest in values)
     raise MaskError(
         f"masks hold the values {value_list(found)}, which are not class ids 0, 1, 2 …{_smear_hint(found)} "
-        f"(first mask: {next(iter(histograms))}). {REMEDY}."
+        f"({oddest} is in {first}). {REMEDY}."
     )
 
 
 def refuse_unknown_values(histograms: Histograms, labels: LabelFormat) -> None:
     """Raise a `MaskError` if a mask holds a value that has no meaning; it names all of them and counts the pixels."""
-    known = labels.mapping().keys()
-    bad = {path: counts.keys() - known for path, counts in histograms.items() if counts.keys() - known}
+    every = set[int]().union(*histograms.values())
+    unknown = {value for value in every if labels.meaning(value) is None}
+    bad = {path: counts.keys() & unknown for path, counts in histograms.items() if counts.keys() & unknown}
     if not bad:
         return
-    values, every = set[int]().union(*bad.values()), set[int]().union(*histograms.values())
-    affected = sum(histograms[path][value] for path, unknown in bad.items() for value in unknown)
+    values = set[int]().union(*bad.values())
+    affected = sum(histograms[path][value] for path, found in bad.items() for value in found)
     total = sum(sum(counts.values()) for counts in histograms.values())
     raise MaskError(
         f"{next(iter(bad))}: values {value_list(values)} in {len(bad)} of {len(histograms)} masks are not among "

@@ -11,6 +11,7 @@ from PIL import Image
 from convlora.data.decoding import (
     DEFAULT_LIMITS,
     IMAGE_SUFFIXES,
+    Embedded,
     opened,
     raw_mode,
     upright,
@@ -27,16 +28,18 @@ _OPAQUE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA")
 
 
-def image_size(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+def image_size(
+    source: str | PathLike[str] | Embedded | ImagePart, limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[int, int]:
     """Height and width in pixels of an upright image, which is not decoded if its header tells.
 
     Raises:
         ImageError: as `read_image`.
     """
-    return file_size(source, limits) if isinstance(source, str | PathLike) else source.size(limits)
+    return file_size(source, limits) if isinstance(source, str | PathLike | Embedded) else source.size(limits)
 
 
-def read_image(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def read_image(source: str | PathLike[str] | Embedded | ImagePart, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode one image to upright RGB.
 
     EXIF orientation is applied. Grey becomes three equal channels. 16-bit grey is scaled by 1/257 and rounded, not
@@ -50,9 +53,9 @@ def read_image(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DE
         ImageError: not an allowed format or mode, several frames, more than `limits.max_pixels`, truncated, damaged,
             or values outside of the ranges above.
     """
-    if not isinstance(source, str | PathLike):
+    if not isinstance(source, str | PathLike | Embedded):
         return source.read_image(limits)
-    path = Path(source)
+    path = source if isinstance(source, Embedded) else Path(source)
     with opened(path, limits) as image:
         layout, inverted = raw_mode(image), white_is_zero(image)
         picture = upright(image)
@@ -65,7 +68,7 @@ def read_image(source: str | PathLike[str] | ImagePart, limits: ImageLimits = DE
         return np.repeat((255 - grey if inverted else grey)[..., None], 3, axis=2)
 
 
-def _from_integers(path: Path, values: np.ndarray, top: int) -> np.ndarray:
+def _from_integers(path: object, values: np.ndarray, top: int) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > top:
         raise ImageError(
@@ -75,7 +78,7 @@ def _from_integers(path: Path, values: np.ndarray, top: int) -> np.ndarray:
     return ((values.astype(np.uint32) * 510 + top) // (2 * top)).astype(np.uint8)  # v * 255 / top, rounded
 
 
-def _from_floats(path: Path, values: np.ndarray) -> np.ndarray:
+def _from_floats(path: object, values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # also false for NaN
         raise ImageError(
@@ -85,11 +88,11 @@ def _from_floats(path: Path, values: np.ndarray) -> np.ndarray:
     return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
 
 
-def _colours(path: Path, picture: Image.Image) -> np.ndarray:
+def _colours(path: object, picture: Image.Image) -> np.ndarray:
     if picture.mode not in _OPAQUE_MODES + _ALPHA_MODES:
         raise ImageError(f"{path}: colour mode {picture.mode} is not supported; save it as an 8-bit RGB PNG.")
     if not picture.has_transparency_data:
-        return np.array(picture.convert("RGB"))
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     if picture.mode == "La":  # premultiplied; Pillow converts it to LA only
         picture = picture.convert("LA")
     black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

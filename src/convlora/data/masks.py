@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convlora.data.decoding import DEFAULT_LIMITS, opened, raw_mode, upright, white_is_zero
+from convlora.data.decoding import DEFAULT_LIMITS, Embedded, opened, raw_mode, upright, white_is_zero
 from convlora.data.detection import detect_labels
 from convlora.data.labels import LabelFormat
 from convlora.data.samples import Sample
@@ -18,7 +18,7 @@ from convlora.errors import MaskError
 __all__ = ["LabelFormat", "detect_labels", "read_mask", "require_equal_sizes"]
 
 
-def read_mask(source: MaskSource, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+def read_mask(source: MaskSource | Embedded, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """The values that a mask stores, upright.
 
     A palette file gives its indices, a 1-bit file 0 and 1, a 2- or 4-bit one 0..3 or 0..15, a 16-bit one its values
@@ -31,7 +31,7 @@ def read_mask(source: MaskSource, limits: ImageLimits = DEFAULT_LIMITS) -> np.nd
         ImageError: the file is not readable as an image within the limits.
         MaskError: it is, but does not hold one whole number a pixel.
     """
-    if not isinstance(source, Path):
+    if not isinstance(source, Path | Embedded):
         return source.read_mask(limits)
     path = source
     with opened(path, limits) as image:
@@ -56,7 +56,7 @@ def require_equal_sizes(sample: Sample, image_size: tuple[int, int], mask_size: 
     )
 
 
-def _values(path: Path, picture: Image.Image, layout: str, lossy: bool) -> np.ndarray:
+def _values(path: object, picture: Image.Image, layout: str, lossy: bool) -> np.ndarray:
     mode = picture.mode
     if mode == "I" or mode.startswith("I;16") or mode in ("1", "P"):
         return np.asarray(picture).astype(np.int32)
@@ -72,7 +72,23 @@ def _values(path: Path, picture: Image.Image, layout: str, lossy: bool) -> np.nd
     raise MaskError(f"{path}: a mask of colour mode {mode} cannot be read. Save one channel of class ids as PNG.")
 
 
-def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
+def one_value_a_pixel(source: object, values: np.ndarray) -> np.ndarray:
+    """Values (H, W, C) of a mask of any type as int32 (H, W); several channels must be equal.
+
+    Raises:
+        MaskError: They are not, or not whole numbers that int32 holds.
+    """
+    first = values[..., 0]
+    if values.shape[-1] > 1:
+        return _one_channel(source, values, has_alpha=False, lossy=False)
+    if first.dtype.kind == "f":
+        return _whole_numbers(source, first)
+    if first.dtype.itemsize >= 4 and first.size and not (first.max() <= 2**31 - 1 and first.min() >= -(2**31)):
+        raise MaskError(f"{source}: holds {int(first.max())}, which is no class id. Number the classes from 0 on.")
+    return first.astype(np.int32)
+
+
+def _whole_numbers(path: object, values: np.ndarray) -> np.ndarray:
     whole = (np.rint(values) == values) & (np.abs(values) < 2**24)  # float32 holds whole numbers up to there
     if not whole.all():
         raise MaskError(
@@ -82,7 +98,7 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def _one_channel(path: Path, channels: np.ndarray, *, has_alpha: bool, lossy: bool) -> np.ndarray:
+def _one_channel(path: object, channels: np.ndarray, *, has_alpha: bool, lossy: bool) -> np.ndarray:
     if has_alpha and (clear := np.count_nonzero(channels[..., -1] != 255)):
         raise MaskError(
             f"{path}: {clear} of {channels[..., -1].size} pixels are transparent, so their class is not sure. "
@@ -95,7 +111,7 @@ def _one_channel(path: Path, channels: np.ndarray, *, has_alpha: bool, lossy: bo
         why = "JPEG also smears the values of a mask. " if lossy else ""
         raise MaskError(
             f"{path}: a mask in colour: {np.count_nonzero(different)} of {different.size} pixels, such as {example}. "
-            f"{why}Give each colour its class id and save one channel as PNG; with numpy: "
-            f"ids[(rgb == {example}).all(-1)] = 1."
+            f"{why}Say what the colours mean with --mask_format colours --colours FILE, whose lines are NAME R G B, "
+            "or save one channel of class ids as PNG."
         )
     return colours[..., 0].astype(np.int32)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
 
 from convlora.data.labels import LabelFormat
 from convlora.data.samples import first_few
@@ -41,15 +40,3 @@ def class_notes(splits: list[str], counts: list[Counter[int]], labels: LabelForm
 
 def _classes(count: Counter[int], labels: LabelFormat) -> set[int]:
     return set(count) - {labels.ignore_index}
-
-
-def leak_notes(digests: Mapping[str, str], split_of: Mapping[str, str]) -> list[str]:
-    """Images of equal content in different splits; both arguments go by name of the image."""
-    by_content = defaultdict(list)
-    for name, digest in digests.items():
-        by_content[digest].append(name)
-    leaks = [names for names in by_content.values() if len({split_of[name] for name in names}) > 1]
-    if not leaks:
-        return []
-    example = ", ".join(f"{name} ({split_of[name]})" for name in leaks[0][:3])
-    return [f"{len(leaks)} images are in several splits under different names, so scores come out too good: {example}"]

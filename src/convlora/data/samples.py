@@ -21,6 +21,8 @@ class Sample:
     image: ImageSource
     mask: MaskSource | None = None
     split: str | None = None
+    group: str | None = None
+    """What it must stay together with in one split: the volume or patient that it is of, if the source says so."""
 
     def required_mask(self) -> MaskSource:
         """The mask.
@@ -33,9 +35,13 @@ class Sample:
         return self.mask
 
 
+_DOUBLE_SUFFIXES = (".nii.gz", ".ome.tif", ".ome.tiff")
+
+
 def stem(path: Path) -> str:
     """File name without suffix, in Unicode form NFC: file systems and archives store é in two ways."""
-    return unicodedata.normalize("NFC", path.stem)
+    double = next((suffix for suffix in _DOUBLE_SUFFIXES if path.name.lower().endswith(suffix)), None)
+    return unicodedata.normalize("NFC", path.name[: -len(double)] if double else path.stem)
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

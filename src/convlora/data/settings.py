@@ -5,11 +5,39 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-MASK_FORMATS = ("auto", "ids", "binary")
-FORMATS = ("auto", "folders", "csv")
+from convlora.data.changes import COLOURS_AND_FLIPS, PRESETS, Changes
+from convlora.data.scientific.windows import intensity_problem
+
+MASK_FORMATS = ("auto", "ids", "binary", "colours")
+TASKS = ("exclusive", "multilabel")
+BACKGROUND = "background"  # what a class can be mapped to, beside a new name
+IGNORE = "ignore"
+HUB = "hf:"
+"""What the name of a data set on the Hugging Face hub begins with, where otherwise a place on disk is."""
+CHANNEL_STATISTICS = ("data", "sam")
+MOST_CHANNELS = 16
+LEAST_TILE = 16
+MOST_OVERLAP = 0.9
+FORMATS = (
+    "auto",
+    "folders",
+    "csv",
+    "coco",
+    "coco-panoptic",
+    "yolo",
+    "label-studio",
+    "voc",
+    "labelme",
+    "cvat",
+    "cityscapes",
+    "parquet",
+    "hf",
+)
 
 
 @dataclass(frozen=True)
@@ -28,36 +56,61 @@ class AugmentationSettings:
     """false trains on the images as they are."""
     views: int | None = None
     """Number of different views of each image, used in turn by the epochs; default a new one each epoch."""
-    flip_horizontal: bool = True
-    """Swap left and right in half of the cases."""
-    flip_vertical: bool = True
-    """Swap top and bottom in half of the cases."""
-    rotate: float = 15.0
-    """Largest rotation to either side, in degrees."""
-    scale: float = 0.2
-    """Zoom between 1 / (1 + scale) and 1 + scale, log-uniform."""
-    brightness: float = 0.2
-    """Largest relative change of the brightness, 0 to 1."""
-    contrast: float = 0.2
-    """Largest relative change of the contrast, 0 to 1."""
-    saturation: float = 0.1
-    """Largest relative change of the saturation, 0 to 1."""
+    preset: str | None = None
+    """Changes that suit a kind of images: natural, medical, microscopy, aerial or none; what is set below overrides
+    it. Default: flips, rotation by 15°, zoom by 0.2, brightness and contrast by 0.2 and saturation by 0.1."""
+    flip_horizontal: bool | None = None
+    """Swap left and right in half of the cases; default as the preset."""
+    flip_vertical: bool | None = None
+    """Swap top and bottom in half of the cases; default as the preset."""
+    quarter_turns: bool | None = None
+    """Turn by 0, 90, 180 or 270 degrees, exactly; default as the preset."""
+    rotate: float | None = None
+    """Largest rotation to either side, in degrees; default as the preset."""
+    scale: float | None = None
+    """Zoom between 1 / (1 + scale) and 1 + scale, log-uniform; default as the preset."""
+    brightness: float | None = None
+    """Largest relative change of the brightness, 0 to 1; default as the preset."""
+    contrast: float | None = None
+    """Largest relative change of the contrast, 0 to 1; default as the preset."""
+    saturation: float | None = None
+    """Largest relative change of the saturation, 0 to 1; default as the preset."""
+    gamma: float | None = None
+    """Exponent of the grey levels between 1 / (1 + gamma) and 1 + gamma, log-uniform; default as the preset."""
+    noise: float | None = None
+    """Largest standard deviation of Gaussian noise, as a part of the range of levels; default as the preset."""
+    blur: float | None = None
+    """Largest standard deviation of a Gaussian blur, in pixels of the image; default as the preset."""
+
+    @property
+    def changes(self) -> Changes:
+        """What may change: as the preset has it, but for what is set."""
+        base = COLOURS_AND_FLIPS if self.preset is None else PRESETS[self.preset]
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Changes)}
+        return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+    def written_out(self) -> AugmentationSettings:
+        """The same changes with every value given, whatever the presets are elsewhere."""
+        return dataclasses.replace(self, **dataclasses.asdict(self.changes))
 
     @property
     def repeats(self) -> bool:
         """Whether the same pixels come again in later epochs."""
-        return not self.enabled or self.views is not None
+        return not self.enabled or self.views is not None or self.changes == PRESETS["none"]
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one sentence each; empty if they can be used."""
         problems = (
             [] if self.views is None or self.views >= 1 else [f"augmentation.views={self.views} must be at least 1"]
         )
-        bounds = {"rotate": 180.0, "scale": 9.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
+        if self.preset is not None and self.preset not in PRESETS:
+            return [*problems, f"augmentation.preset={self.preset!r} must be one of {', '.join(PRESETS)}"]
+        bounds = {"rotate": 180.0, "scale": 9.0, "gamma": 9.0, "blur": 20.0}
+        bounds |= dict.fromkeys(("brightness", "contrast", "saturation", "noise"), 1.0)
         return problems + [
             f"augmentation.{name}={value} must be between 0 and {high:g}"
             for name, high in bounds.items()
-            if not 0 <= (value := getattr(self, name)) <= high
+            if not 0 <= (value := getattr(self.changes, name)) <= high
         ]
 
 
@@ -70,29 +123,70 @@ class DataSettings:
     masks: str | None = None
     """Folder of masks, paired with the images by stem; not with a CSV file."""
     format: str = "auto"
-    """auto looks at the files and tells; folders: images and masks of equal stems; csv: a table of them."""
+    """auto looks at the files and tells; folders: images and masks of equal stems; csv: a table of them; or the format
+    of an annotation tool (docs/annotation-formats.md): coco, coco-panoptic, yolo, label-studio, voc, labelme,
+    cvat, cityscapes, parquet, hf."""
     classes: list[str] | None = None
-    """Class names from id 0 (background) on; default: read off the masks."""
+    """Class names from id 0 (background) on; default: read off the masks. Of data that name them: which, in order."""
+    class_map: dict[str, str] | None = None
+    """Class, by name or number → new name, background or ignore; equal new names merge. Or: car=vehicle,3=ignore."""
+    class_colours: dict[str, str] | None = None
+    """Class name → its colour in pictures, such as leaf=#00a040; default as the source says, else a palette."""
+    task: str = "exclusive"
+    """exclusive: one class a pixel; multilabel: any number of them, so that classes may overlap."""
     mask_format: str = "auto"
-    """auto detects and tells; ids: pixel values are class ids; binary: 0 is background, 255 foreground."""
+    """auto detects and tells; ids: values are class ids; binary: 0 is background, 255 foreground; colours: RGB."""
+    colours: dict[str, str] | str | None = None
+    """Of mask_format colours: a file of lines NAME R G B (also CSV, JSON, CVAT's labelmap.txt), or name: '#rrggbb'."""
+    colour_tolerance: int = 0
+    """Levels of 255 by which red, green and blue may each be off, where JPEG has smeared masks in colour."""
+    image_column: str | None = None
+    """Of a Parquet table or a data set of the library datasets: the column of images; default by its name and type."""
+    mask_column: str | None = None
+    """The column of masks, likewise."""
+    mask_pattern: str | None = None
+    """Where the mask of an image is below masks, or images: '{stem}_mask.png', '{parent}/masks/{stem}.png' and others;
+    with one mask for each of the classes: '{stem}_{class}.png'."""
+    image_pattern: str | None = None
+    """Beside mask_pattern: which files are images, and which part of their names is {stem}: 'img_{stem}.jpg'."""
     ignore_index: int = 255
     """Mask value of pixels that count neither in training nor in scores."""
     val_fraction: float = 0.15
     """Fraction of the images for validation; not used if the CSV file has splits."""
     test_fraction: float = 0.15
     """Fraction of the images for the test; not used if the CSV file has splits."""
+    folds: int | None = None
+    """Cross-validation: so many parts, each of which is the test in turn; instead of test_fraction."""
+    fold: int = 0
+    """Which of the folds is the test, from 0."""
     group: str | None = None
-    """Regular expression; its first group names an image's volume or patient, which stays in one split."""
+    """Regular expression; its first group names an image's volume or patient, which stays in one split. Default as the
+    source says, such as the column group of a CSV file."""
     split_seed: int = 0
     """Another number gives another split."""
     train_fraction: float = 1.0
     """Fraction of the training images that is used, at least one image; validation and test stay whole."""
     train_images: int | None = None
     """Number of training images that is used, instead of a fraction."""
+    train_images_per_class: int | None = None
+    """Few-shot: training images are used until so many hold each class (or all that do), instead of a fraction."""
     subset_seed: int | None = None
     """Another number uses other training images; smaller parts lie within larger ones. Default split_seed."""
     max_megapixels: float = 64.0
     """Images and masks of more megapixels are refused before they are decoded."""
+    intensity: str = "auto"
+    """How values of more than 8 bits become grey: auto (CT soft-tissue, else percentile), percentile, full, a window of
+    CT (lung, mediastinum, soft-tissue, liver, brain, bone), or the values of black and white as in -160,240."""
+    volume: int | None = None
+    """Of NIfTI files that hold several volumes, the one that is read, from 0."""
+    attribute: str | None = None
+    """Attribute that holds the class of outlines on earth (GeoJSON …); default one called class, label or the like."""
+    channels: int | None = None
+    """Read images as so many raw channels, 1 to 16, from TIFF, .npy and others; default as 8-bit RGB pictures."""
+    channel_statistics: str = "data"
+    """Of raw channels: data normalises each by its own mean and deviation; sam the first three, 8-bit RGB, as SAM."""
+    display_channels: list[int] | None = None
+    """Raw channels, from 0, that pictures show as red, green and blue; one is shown as grey. Default the first 3."""
 
     @property
     def limits(self) -> ImageLimits:
@@ -102,8 +196,9 @@ class DataSettings:
     def data_part(self) -> DataSettings:
         """The settings of the data alone, their places given absolutely."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(DataSettings)}
-        places = {name: str(Path(values[name]).absolute()) for name in ("images", "masks") if values[name] is not None}
-        return DataSettings(**{**values, **places})
+        places = {name: values[name] for name in ("images", "masks", "colours") if isinstance(values[name], str)}
+        absolute = {n: place if place.startswith(HUB) else str(Path(place).absolute()) for n, place in places.items()}
+        return DataSettings(**{**values, **absolute})
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one sentence each; empty if they can be used."""
@@ -117,13 +212,30 @@ class DataSettings:
             problems.append(f"val_fraction + test_fraction = {total} must be less than 1: some images must train")
         if self.format not in FORMATS:
             problems.append(f"format={self.format!r} must be one of {', '.join(FORMATS)}")
+        if self.task not in TASKS:
+            problems.append(f"task={self.task!r} must be one of {', '.join(TASKS)}")
         if self.mask_format not in MASK_FORMATS:
             problems.append(f"mask_format={self.mask_format!r} must be one of {', '.join(MASK_FORMATS)}")
         if not 0 <= self.ignore_index <= 255:
             problems.append(f"ignore_index={self.ignore_index} must be between 0 and 255")
         if not (self.max_megapixels > 0 and math.isfinite(self.max_megapixels)):
             problems.append(f"max_megapixels={self.max_megapixels} must be finite and more than 0")
-        return problems + self._subset_problems() + self._group_problems()
+        problems += [problem] if (problem := intensity_problem(self.intensity)) else []
+        if self.volume is not None and self.volume < 0:
+            problems.append(f"volume={self.volume} must be at least 0")
+        problems += colour_problems(self.class_colours or {}) + self._mask_problems()
+        problems += channel_problems(self.channels, self.channel_statistics, self.display_channels)
+        return problems + self._subset_problems() + self._group_problems() + self._fold_problems()
+
+    def _mask_problems(self) -> list[str]:
+        problems = []
+        if not 0 <= self.colour_tolerance <= 127:
+            problems.append(f"colour_tolerance={self.colour_tolerance} must be between 0 and 127")
+        if self.mask_format != "colours" and (self.colours is not None or self.colour_tolerance):
+            problems.append("colours and colour_tolerance are for --mask_format colours; say it, too")
+        if self.image_pattern is not None and self.mask_pattern is None:
+            problems.append("image_pattern is given without mask_pattern, which says where the masks are")
+        return problems
 
     def _subset_problems(self) -> list[str]:
         problems = []
@@ -136,6 +248,24 @@ class DataSettings:
                 f"train_images={self.train_images} and train_fraction={self.train_fraction} say the same in two ways; "
                 "give one of them"
             )
+        if self.train_images_per_class is not None:
+            if self.train_images_per_class < 1:
+                problems.append(f"train_images_per_class={self.train_images_per_class} must be at least 1")
+            if self.train_images is not None or self.train_fraction != 1:
+                problems.append(
+                    f"train_images_per_class={self.train_images_per_class} is given beside train_images or "
+                    "train_fraction; give one of them"
+                )
+        return problems
+
+    def _fold_problems(self) -> list[str]:
+        if self.folds is None:
+            return [f"fold={self.fold} is given without folds, the number of them"] if self.fold else []
+        problems = []
+        if self.folds < 2:
+            problems.append(f"folds={self.folds} must be at least 2")
+        elif not 0 <= self.fold < self.folds:
+            problems.append(f"fold={self.fold} must be between 0 and {self.folds - 1}, because folds={self.folds}")
         return problems
 
     def _group_problems(self) -> list[str]:
@@ -148,3 +278,47 @@ class DataSettings:
         if groups == 0:
             return [rf"group={self.group!r} has no group; put parentheses around the part to keep, as in '^(\w+)_\d+$'"]
         return []
+
+
+def tile_problems(tile: int | None, overlap: float | None, *, whole: int | None = None) -> list[str]:
+    """Everything wrong with the settings of tiles.
+
+    Args:
+        tile: Side of the tiles in pixels, or `whole`, which stands for no tiles; None if it is not given.
+        overlap: Of the tiles; None if it is not given.
+    """
+    problems = []
+    if tile is not None and tile != whole:
+        if tile < LEAST_TILE:
+            problems.append(f"tile={tile} must be at least {LEAST_TILE}")
+        elif find_spec("monai") is None:
+            problems.append("tile needs MONAI, which is not installed; install convlora[tiles]")
+    if overlap is not None and not 0 <= overlap <= MOST_OVERLAP:
+        problems.append(f"overlap={overlap} must be between 0 and {MOST_OVERLAP}")
+    return problems
+
+
+def channel_problems(channels: int | None, statistics: str, display: list[int] | None) -> list[str]:
+    """Everything wrong with the settings of raw channels."""
+    problems = []
+    if statistics not in CHANNEL_STATISTICS:
+        problems.append(f"channel_statistics={statistics!r} must be one of {', '.join(CHANNEL_STATISTICS)}")
+    if channels is None:
+        given = {"channel_statistics": statistics != "data", "display_channels": display is not None}
+        return problems + [f"{name} is for raw channels; give channels, too" for name, set_ in given.items() if set_]
+    if not 1 <= channels <= MOST_CHANNELS:
+        return [*problems, f"channels={channels} must be between 1 and {MOST_CHANNELS}"]
+    if statistics == "sam" and channels < 3:
+        problems.append(f"channel_statistics='sam' needs channels that begin with RGB, and channels={channels}")
+    if display is not None and not (len(display) in (1, 3) and all(0 <= channel < channels for channel in display)):
+        problems.append(f"display_channels={display} must be one or three numbers from 0 to {channels - 1}")
+    return problems
+
+
+def colour_problems(colours: Mapping[str, str]) -> list[str]:
+    """Everything wrong with colours by class name."""
+    wrong = {name: colour for name, colour in colours.items() if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour)}
+    return [
+        f"class_colours: {name}={colour!r} must be '#' and six hexadecimal digits, such as '#00a040'"
+        for name, colour in wrong.items()
+    ]

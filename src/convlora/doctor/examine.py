@@ -80,7 +80,7 @@ class _Calibration:
         if seconds > LONGEST_STEP:
             return None
         try:
-            point = isolated("measure", given.model, given.precision, given.device, method, size, batch)
+            point = isolated("measure", given.model, given.precision, given.device, method, size, batch, given.channels)
         except MemoryRefusedError:
             self.too_large.setdefault(method, max(memory, self.available))
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convlora.data.settings import channel_problems
 from convlora.errors import SettingsError
 from convlora.training.settings import PRECISIONS
 
@@ -19,6 +20,8 @@ class DoctorSettings:
     """Folder of images, or a CSV file, for the length of an epoch."""
     masks: str | None = None
     """Folder of masks, for the command; not with a CSV file."""
+    channels: int | None = None
+    """Raw channels of the images, 1 to 16; default RGB."""
     precision: str = "auto"
     """auto: bf16 where the hardware has it, fp16 on older GPUs, else fp32; or one of these."""
     device: str = "auto"
@@ -32,6 +35,7 @@ class DoctorSettings:
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
+        problems += channel_problems(self.channels, "data", None)
         if self.masks is not None and self.images is None:
             problems.append(f"masks={self.masks!r} is given, but not their images; give --images, too")
         if problems:

@@ -9,12 +9,14 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers.utils import logging
 
 from convlora.adapter import balance_loss
 from convlora.data.masks import LabelFormat
+from convlora.data.statistics import ChannelStatistics, Moments
 from convlora.doctor.prediction import Measurement
 from convlora.sam import SamForSemanticSegmentation
 from convlora.sam.precision import autocast, pick_device, resolve_precision
@@ -82,7 +84,9 @@ def facts(model: str, precision: str, device: str) -> Facts:
     )
 
 
-def measure(model: str, precision: str, device: str, method: str, size: int, batch: int) -> Measurement:
+def measure(
+    model: str, precision: str, device: str, method: str, size: int, batch: int, channels: int | None = None
+) -> Measurement:
     """Train a few steps at one setting: forward, both losses, backward, AdamW.
 
     Raises:
@@ -91,20 +95,31 @@ def measure(model: str, precision: str, device: str, method: str, size: int, bat
     _be_quiet()
     where = pick_device(device)
     settings = TrainSettings(
-        images="", output="", model=model, method=method, image_size=size, precision=precision, device=device
+        images="",
+        output="",
+        model=model,
+        method=method,
+        image_size=size,
+        precision=precision,
+        device=device,
+        channels=channels,
     )
-    tuned, _ = build_model(settings, Split({}, LabelFormat(("background", "foreground"), "ids", 255)))
+    standard = Moments.of(np.zeros((1, 1, channels))) if channels is not None else None  # the pixels are random
+    statistics = ChannelStatistics.of([standard]) if standard is not None else None
+    tuned, _ = build_model(settings, Split({}, LabelFormat(("background", "foreground"), "ids", 255), None, statistics))
     tuned.to(where).train()
     loaded = _in_use(where)
     _forget_peak(where)
-    seconds = _step_seconds(tuned, size, batch, resolve_precision(precision, where), where)
+    seconds = _step_seconds(tuned, channels or 3, size, batch, resolve_precision(precision, where), where)
     return Measurement(method, size, batch, loaded, peak_memory(where), seconds)
 
 
-def _step_seconds(model: PeftModel, size: int, batch: int, precision: str, device: torch.device) -> float:
+def _step_seconds(
+    model: PeftModel, channels: int, size: int, batch: int, precision: str, device: torch.device
+) -> float:
     """The quickest step after the first."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-    pixels = torch.randn(batch, 3, size, size, device=device)
+    pixels = torch.randn(batch, channels, size, size, device=device)
     labels = torch.randint(0, 2, (batch, size, size), device=device)
     times: list[float] = []
     while len(times) < 2 or (len(times) < _STEPS and sum(times) < _LONG):

@@ -65,7 +65,9 @@ def compare(
     split = folders[-1].read_split()
     if not split.samples.get("test"):
         raise DataError("no images were set aside as test, so there is nothing to compare on. Raise --test_fraction.")
-    dataset = SegmentationDataset(split.samples["test"], split.labels, limits=settings.limits)
+    dataset = SegmentationDataset(
+        split.samples["test"], split.labels, limits=settings.limits, channels=settings.channels
+    )
     results = []
     for method, folder in zip(methods, folders, strict=True):
         predictor = Predictor.from_folder(folder.path, device=settings.device, precision=settings.precision)

@@ -10,6 +10,7 @@ from convlora.data.checking import CheckedData, check_data
 from convlora.data.dataset import SegmentationDataset
 from convlora.data.images import ImageLimits
 from convlora.data.masks import LabelFormat
+from convlora.data.scientific.choosing import with_intensity
 from convlora.data.settings import DataSettings
 from convlora.errors import DataError, SettingsError
 from convlora.evaluation.report import write_report
@@ -38,7 +39,12 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         WeightsError: Of the run folder.
     """
     predictor = Predictor.from_folder(
-        settings.run, model=settings.model, device=settings.device, precision=settings.precision
+        settings.run,
+        model=settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        tile=settings.tile,
+        overlap=settings.overlap,
     )
     dataset, labels, notes = _dataset(settings, predictor)
     result = describe_run(
@@ -56,6 +62,7 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
 
 def _dataset(settings: EvaluateSettings, predictor: Predictor) -> tuple[SegmentationDataset, LabelFormat, list[str]]:
     limits = ImageLimits(int(settings.max_megapixels * 1e6))
+    channels = predictor.processor.channels
     if settings.images is None:
         run = RunFolder(settings.run)
         if not run.config.is_file():
@@ -68,29 +75,40 @@ def _dataset(settings: EvaluateSettings, predictor: Predictor) -> tuple[Segmenta
             raise DataError(
                 f"{settings.run} set no images aside as {settings.split!r}. Give --images and --masks to score others."
             )
-        return SegmentationDataset(samples, split.labels, limits=limits), split.labels, []
+        samples = with_intensity(samples, settings.intensity) if settings.intensity is not None else samples
+        return SegmentationDataset(samples, split.labels, limits=limits, channels=channels), split.labels, []
     checked = _checked(settings, predictor)
     parts = checked.splits
     given = any(sample.split for part in parts.values() for sample in part)
     samples = parts[settings.split] if given else [sample for part in parts.values() for sample in part]
     if not samples:
         raise DataError(f"{settings.images} has no images of split {settings.split!r}. Choose another --split.")
-    return SegmentationDataset(samples, checked.labels, limits=limits), checked.labels, checked.notes
+    return SegmentationDataset(samples, checked.labels, limits=limits, channels=channels), checked.labels, checked.notes
 
 
 def _checked(settings: EvaluateSettings, predictor: Predictor) -> CheckedData:
     """Check the given images against the classes that the run was trained on."""
     run = RunFolder(settings.run)
+    names = [predictor.id2label[i] for i in sorted(predictor.id2label)]
+    source = None
     if run.split.is_file():
-        labels = run.read_split().labels
+        split = run.read_split()
+        labels, source = split.labels, split.source
     else:
-        names = tuple(predictor.id2label[i] for i in sorted(predictor.id2label))
-        labels = LabelFormat(names, "ids", predictor.processor.ignore_index)
+        encoding = "bits" if predictor.multilabel else "ids"
+        labels = LabelFormat(tuple(names), encoding, predictor.processor.ignore_index, multilabel=predictor.multilabel)
     data = DataSettings(
+        classes=source.classes if source is not None else names,
+        mask_pattern=settings.mask_pattern,
+        image_pattern=settings.image_pattern,
+        class_map=source.class_map if source is not None else None,
+        task="multilabel" if predictor.multilabel else "exclusive",
         images=str(settings.images),
         masks=settings.masks,
         val_fraction=0.0,
         test_fraction=0.0,
         max_megapixels=settings.max_megapixels,
+        channels=predictor.processor.channels,
+        intensity=settings.intensity or predictor.processor.intensity,
     )
     return check_data(data, labels=labels)

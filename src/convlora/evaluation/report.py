@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from convlora import __version__
+from convlora.data.colours import as_hex
 from convlora.data.dataset import SegmentationDataset
+from convlora.data.display import visible_rgb
 from convlora.data.masks import LabelFormat
 from convlora.evaluation import figures
 from convlora.evaluation.results import RunResult
 from convlora.evaluation.routing import chosen_scales
 from convlora.evaluation.scoring import Scores
 from convlora.files import write_text
-from convlora.inference.drawing import class_colour, overlay
+from convlora.inference.drawing import overlay
 from convlora.objectives.metrics import DEFINITIONS, confusion_matrix, foreground
 
 _PICTURES = 6
@@ -61,7 +63,7 @@ def write_report(
         columns=["image", "truth", "before tuning", *(result.name for result in results)],
         rows=[_row(dataset, index, results, labels) for index in _spread(results[-1])],
         table=_table([*([baseline] if baseline else []), *results]),
-        legend=[(name, "#{:02x}{:02x}{:02x}".format(*class_colour(i))) for i, name in enumerate(labels.classes) if i],
+        legend=[(name, as_hex(labels.palette[i])) for i, name in enumerate(labels.classes) if i],
         images=len(dataset),
         curves=figures.loss_curves({r.name: r.log for r in results}, metric) if any(r.log for r in results) else "",
         routing=[_routing(result, dataset) for result in results if result.has_experts],
@@ -81,14 +83,19 @@ def _spread(result: RunResult) -> list[int]:
 def _row(dataset: SegmentationDataset, index: int, results: Sequence[RunResult], labels: LabelFormat) -> dict[str, Any]:
     item = dataset[index]
     image, truth = item["image"], item["mask"]
+    picture = visible_rgb(image, results[-1].predictor.processor.display_channels)
+    drawn: dict[str, Any] = {"colours": labels.palette, "multilabel": labels.multilabel}
     cells = [
-        _Cell(figures.data_uri(image), ""),
-        _Cell(figures.data_uri(overlay(image, truth, labels.ignore_index)), ""),
+        _Cell(figures.data_uri(picture), ""),
+        _Cell(figures.data_uri(overlay(picture, truth, labels.ignore_index, **drawn)), ""),
     ]
 
     def cell(prediction: np.ndarray) -> _Cell:
-        iou, dice = foreground(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))
-        return _Cell(figures.data_uri(overlay(image, prediction)), f"IoU {iou:.3f} · Dice {dice:.3f}")
+        matrix = confusion_matrix(
+            prediction, truth, labels.num_classes, labels.ignore_index, multilabel=labels.multilabel
+        )
+        iou, dice = foreground(matrix)
+        return _Cell(figures.data_uri(overlay(picture, prediction, **drawn)), f"IoU {iou:.3f} · Dice {dice:.3f}")
 
     with results[-1].predictor.model.disable_adapter():
         cells.append(cell(results[-1].predictor(image)))
@@ -119,10 +126,11 @@ def _class_table(results: Sequence[RunResult], labels: LabelFormat) -> list[list
     """IoU of every class for every run; empty for a binary task, where it is in the main table."""
     if labels.num_classes == 2:
         return []
-    ious = [[result.scores.classes[name]["iou"] for result in results] for name in labels.classes]
+    names = list(results[0].scores.classes)
+    ious = [[result.scores.classes[name]["iou"] for result in results] for name in names]
     return [
         [name, *("absent" if iou is None else f"{iou:.3f}" for iou in row)]
-        for name, row in zip(labels.classes, ious, strict=True)
+        for name, row in zip(names, ious, strict=True)
     ]
 
 
@@ -135,7 +143,7 @@ def _routing(result: RunResult, dataset: SegmentationDataset) -> dict[str, str]:
     return {
         "name": result.name,
         "image": dataset[shown]["name"],
-        "picture": figures.data_uri(images[0]),
+        "picture": figures.data_uri(visible_rgb(images[0], result.predictor.processor.display_channels)),
         "maps": figures.routing_maps(choices[0], scales),
         "shares": figures.routing_shares(choices, scales),
         "count": str(len(images)),

@@ -20,7 +20,7 @@ from convlora.objectives.metrics import (
     summarize,
 )
 from convlora.objectives.saliency import SaliencyMeasures
-from convlora.sam.processing import class_probabilities, classes
+from convlora.sam.processing import class_probabilities
 
 INTERVAL_OF = ("iou", "dice")
 
@@ -41,9 +41,10 @@ class Scores:
     Attributes:
         summary: By the names of `convlora.objectives.metrics.DEFINITIONS`.
         intervals: 95 % bootstrap intervals over images, of the scores in `INTERVAL_OF`.
-        classes: IoU and Dice of each class, pooled over the set; None for a class that is nowhere.
+        classes: IoU and Dice of each class, pooled over the set; None for a class that is nowhere. Where classes may
+            overlap, the background is none of them.
         images: Foreground scores image by image.
-        confusions: (K, K) confusion matrix of each image, rows the truth.
+        confusions: (K, K) confusion matrix of each image, rows the truth; see `convlora.objectives.metrics`.
     """
 
     summary: dict[str, float]
@@ -83,7 +84,7 @@ def score(
         labels: Of the masks.
         batch_size: Images that are segmented at once.
         progress: Called with (done, total).
-        on_prediction: Called with the index and the class ids (H, W) of each image.
+        on_prediction: Called with the index and the class ids (H, W), or bit fields, of each image.
     """
     confusions: list[np.ndarray] = []
     names: list[str] = []
@@ -91,15 +92,19 @@ def score(
     for start in range(0, len(dataset), batch_size):
         items = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
         for item, logits in zip(items, predictor.logits([item["image"] for item in items]), strict=True):
-            truth, prediction = item["mask"], classes(logits).numpy()
+            truth, prediction = item["mask"], predictor.processor.classes_of(logits).numpy()
             on_prediction(len(names), prediction)
-            confusions.append(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))
+            confusions.append(
+                confusion_matrix(
+                    prediction, truth, labels.num_classes, labels.ignore_index, multilabel=labels.multilabel
+                )
+            )
             names.append(item["name"])
             if saliency is not None:
                 probability = class_probabilities(logits)[1].numpy()
                 saliency.add(probability, truth == 1, truth != labels.ignore_index)
         progress(len(names), len(dataset))
-    summary = summarize(confusions) | (saliency.summary() if saliency is not None else {})
+    summary = summarize(confusions, multilabel=labels.multilabel) | (saliency.summary() if saliency is not None else {})
     return Scores(summary, _intervals(confusions), _classes(confusions, labels), _images(names, confusions), confusions)
 
 
@@ -112,7 +117,8 @@ def _intervals(confusions: Sequence[np.ndarray]) -> dict[str, tuple[float, float
 
 def _classes(confusions: Sequence[np.ndarray], labels: LabelFormat) -> dict[str, dict[str, float | None]]:
     iou, dice = per_class(np.sum(confusions, axis=0))
-    return {name: {"iou": _number(iou[i]), "dice": _number(dice[i])} for i, name in enumerate(labels.classes)}
+    shown = [(i, name) for i, name in enumerate(labels.classes) if i or not labels.multilabel]
+    return {name: {"iou": _number(iou[i]), "dice": _number(dice[i])} for i, name in shown}
 
 
 def _images(names: Sequence[str], confusions: Sequence[np.ndarray]) -> list[ImageScore]:

@@ -16,6 +16,10 @@ class EvaluateSettings(InferenceSettings):
     """Folder of images, or a CSV file; default the run's own test images."""
     masks: str | None = None
     """Folder of masks, paired with the images by stem; not with a CSV file."""
+    mask_pattern: str | None = None
+    """As --mask_pattern of `convlora train`, for images and masks whose names differ."""
+    image_pattern: str | None = None
+    """As --image_pattern of `convlora train`."""
     split: str = "test"
     """Which images are scored, where a CSV file or the run itself has splits: train, val or test."""
     output: str | None = None

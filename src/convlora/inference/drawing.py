@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; then it repeats, darker
-_PALETTE = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
-    dtype=np.uint8,
-)
+from convlora.data.bits import members, unpack
+from convlora.data.colours import Colour, class_colour
+
 _OPACITY = 0.45
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """RGB colour of a class from 1 on; the background has none."""
-    turn, index = divmod(class_id - 1, len(_PALETTE))
-    red, green, blue = (_PALETTE[index] * 0.7**turn).astype(np.uint8)
-    return int(red), int(green), int(blue)
-
-
-def overlay(image: np.ndarray, ids: np.ndarray, ignore_index: int = 255) -> np.ndarray:
+def overlay(
+    image: np.ndarray,
+    ids: np.ndarray,
+    ignore_index: int = 255,
+    *,
+    colours: Mapping[int, Colour] | None = None,
+    multilabel: bool = False,
+) -> np.ndarray:
     """An image with its classes tinted and outlined.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         ids: (H, W) class ids; 0 and `ignore_index` are left as they are.
+        ignore_index: Of pixels without a class.
+        colours: RGB of the classes by id; default those of `convlora.data.colours`.
+        multilabel: Whether `ids` are bit fields (`convlora.data.bits`). Then pixels of several classes have the mean of
+            their tints, and each class has its outline, that of a later class above that of an earlier one.
 
     Returns:
         uint8 (H, W, 3).
     """
     if ids.shape != image.shape[:2]:
         raise ValueError(f"classes of {ids.shape} for an image of {image.shape[:2]}")
+    chosen = colours or {}
     result = image.copy()
     edges = _edges(ids)
-    for class_id in np.unique(ids):
-        if class_id in (0, ignore_index):
-            continue
-        colour = np.array(class_colour(int(class_id)))
-        inside = ids == class_id
+    found = [value for value in np.unique(ids).tolist() if value not in (0, ignore_index)]
+    for value in found:
+        of_value = [chosen.get(c, class_colour(c)) for c in (members(value) if multilabel else (value,))]
+        inside = ids == value
+        colour = np.mean(of_value, axis=0)
         result[inside] = (image[inside] * (1 - _OPACITY) + colour * _OPACITY).astype(np.uint8)
-        result[inside & edges] = colour
+        if not multilabel:
+            result[inside & edges] = of_value[0]
+    if multilabel:
+        for class_id in sorted({class_id for value in found for class_id in members(value)}):
+            inside = unpack(ids, class_id)
+            result[inside & _edges(inside)] = chosen.get(class_id, class_colour(class_id))
     return result
 
 

@@ -11,23 +11,36 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convlora.data.images import ImageLimits, read_image
+from convlora.data.channels import image_suffixes, read_pixels
+from convlora.data.display import visible_rgb
+from convlora.data.images import ImageLimits
 from convlora.data.pairing import Sample, find_images
 from convlora.data.samples import first_few
+from convlora.data.scientific.expanding import Reading
 from convlora.errors import ImageError
 from convlora.files import output_errors, replacing
 from convlora.inference.drawing import overlay
-from convlora.inference.output import file_names, present_files, refuse_clashes
+from convlora.inference.georeferenced import (
+    in_bands,
+    raster_geometry,
+    refuse_polygons,
+    valid_pixels,
+    write_georeferenced,
+    write_probabilities,
+)
+from convlora.inference.large import is_large, predict_large, refuse_large
+from convlora.inference.masks import mask_pictures
+from convlora.inference.output import class_parts, file_names, present_files, refuse_clashes
 from convlora.inference.pipeline import WriteBehind, queue_length, read_ahead, thread_pool
 from convlora.inference.predictor import Predictor
 from convlora.inference.settings import PredictSettings
-from convlora.sam.processing import class_probabilities, classes
 
 
 def predict_folder(
     settings: PredictSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
+    progress_windows: Callable[[int, int], None] = lambda done, total: None,
     rank: int = 0,
     world: int = 1,
 ) -> list[Path]:
@@ -35,11 +48,13 @@ def predict_folder(
 
     Images are read and masks are written in threads while others are segmented; about five batches (of small batches:
     about ten images) are in memory. Each file appears whole or not at all, and a mask only after its overlay and
-    probabilities, so that `skip_existing` continues exactly.
+    probabilities, so that `skip_existing` continues exactly. Rasters that are too large for that come last, in windows:
+    see `convlora.inference.large`.
 
     Args:
         settings: Everything about the prediction.
         progress: Called with the number of images done and of all.
+        progress_windows: Called with the numbers of windows of the large raster that is being predicted.
         rank: Number of this process, from 0, among those that share the work; each calls this function with the
             same settings.
         world: Number of these processes. This one takes every `world`-th image, and counts, names and returns only
@@ -52,14 +67,33 @@ def predict_folder(
             by now does not count), not writable, or holds the images.
         WeightsError: Of the run folder.
     """
-    samples = find_images(settings.images)
+    predictor = Predictor.from_folder(
+        settings.run,
+        model=settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        tile=settings.tile,
+        overlap=settings.overlap,
+    )
+    samples = _find(settings, predictor)
     mine, others = samples[rank::world], [s for i, s in enumerate(samples) if i % world != rank]
     output = Path(settings.output)
-    present = present_files(output, samples, others, skip_existing=settings.skip_existing)
-    predictor = Predictor.from_folder(
-        settings.run, model=settings.model, device=settings.device, precision=settings.precision
-    )
-    files = {sample.name: file_names(sample.name, settings, len(predictor.id2label)) for sample in samples}
+    parts = class_parts(predictor.id2label) if predictor.multilabel else []
+    refuse_polygons(samples, settings.polygons)
+    files = {
+        sample.name: file_names(
+            sample.name,
+            settings,
+            len(predictor.id2label),
+            parts,
+            suffix=".tif" if raster_geometry(sample) else ".png",
+        )
+        for sample in samples
+    }
+    large = [sample for sample in samples if is_large(sample, settings)]
+    refuse_large(large, settings, predictor)
+    elsewhere = {file for sample in others for file in files[sample.name]}
+    present = present_files(output, samples, elsewhere, skip_existing=settings.skip_existing)
     refuse_clashes(files)
     todo = [sample for sample in mine if not present.issuperset(files[sample.name])]
     with output_errors(output):
@@ -72,12 +106,28 @@ def predict_folder(
         done += 1
         progress(done, len(mine))
 
-    failed = _predict(predictor, todo, files, settings, count_one)
+    failed = _predict(predictor, [sample for sample in todo if sample not in large], files, settings, count_one)
+    for sample in todo:
+        if sample in large:
+            failed += predict_large(predictor, sample, files[sample.name], settings, progress_windows)
+            count_one()
     if failed:
         raise ImageError(
             f"{len(failed)} of {len(mine)} images were left out, the others were predicted: {first_few(failed)}."
         )
     return [output / files[sample.name][-1] for sample in mine]
+
+
+def _find(settings: PredictSettings, predictor: Predictor) -> list[Sample]:
+    """The images, to be read as those of the training were, unless told otherwise."""
+    channels = predictor.processor.channels
+    how = Reading(
+        limits=ImageLimits(int(settings.max_megapixels * 1e6)),
+        intensity=settings.intensity or predictor.processor.intensity,
+        volume=settings.volume,
+        channels=channels,
+    )
+    return find_images(settings.images, image_suffixes(channels), how)
 
 
 def _predict(
@@ -89,12 +139,12 @@ def _predict(
 ) -> list[str]:
     """Segment and write; return what is wrong with the images that could not be read."""
     limits = ImageLimits(int(settings.max_megapixels * 1e6))
-    output, length = Path(settings.output), queue_length(settings.batch_size)
+    length = queue_length(settings.batch_size)
     failed: list[str] = []
 
     def read(sample: Sample) -> np.ndarray | ImageError:
         try:
-            return read_image(sample.image, limits)
+            return read_pixels(sample.image, limits, predictor.processor.channels)
         except ImageError as error:
             return error
 
@@ -105,9 +155,9 @@ def _predict(
         batch = [(sample, image) for sample, image in taken if isinstance(image, np.ndarray)]
         logits = predictor.logits([image for _, image in batch]) if batch else []
         for (sample, image), one in zip(batch, logits, strict=True):
-            ids, probabilities = _answers(one, with_probabilities=settings.probabilities)
-            drawn_on = image if settings.overlays else None
-            writing.add(_write, output, files[sample.name], ids, probabilities, drawn_on)
+            ids, probabilities = _answers(predictor, one, with_probabilities=settings.probabilities)
+            drawn_on = visible_rgb(image, predictor.processor.display_channels) if settings.overlays else None
+            writing.add(_write, predictor, settings, sample, files[sample.name], ids, probabilities, drawn_on)
         for _ in range(len(taken) - len(batch)):
             count_one()
         return bool(taken)
@@ -121,19 +171,42 @@ def _predict(
     return failed
 
 
-def _answers(logits: torch.Tensor, *, with_probabilities: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Class ids (H, W) uint8 and, if wanted, uint16 probabilities of each class but the background."""
-    ids = classes(logits).numpy().astype(np.uint8)
+def _answers(
+    predictor: Predictor, logits: torch.Tensor, *, with_probabilities: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Class ids or bit fields (H, W) and, if wanted, uint16 probabilities of each class but the background."""
+    ids = predictor.processor.classes_of(logits).numpy().astype(np.int32 if predictor.multilabel else np.uint8)
     if not with_probabilities:
         return ids, []
-    return ids, list((class_probabilities(logits)[1:].numpy() * 65535 + 0.5).astype(np.uint16))
+    probabilities = predictor.processor.probabilities_of(logits)[1:]
+    return ids, list((probabilities.numpy() * 65535 + 0.5).astype(np.uint16))
 
 
 def _write(
-    output: Path, files: Sequence[str], ids: np.ndarray, probabilities: list[np.ndarray], image: np.ndarray | None
+    predictor: Predictor,
+    settings: PredictSettings,
+    sample: Sample,
+    files: Sequence[str],
+    ids: np.ndarray,
+    probabilities: list[np.ndarray],
+    image: np.ndarray | None,
 ) -> None:
     """Write the files of one image, the mask last; an overlay if its image is given."""
-    drawn = [] if image is None else [overlay(image, ids)]
-    for file, pixels in zip(files, [*probabilities, *drawn, ids], strict=True):
-        with replacing(output / file) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG")
+    geometry, files, pictures = raster_geometry(sample), list(files), []
+    colours, multilabel = predictor.colours, predictor.multilabel
+    if geometry is not None:
+        of_classes, files = files[: len(probabilities)], files[len(probabilities) :]
+        if of_classes:
+            write_probabilities(predictor, settings, of_classes, probabilities, geometry)
+    else:
+        pictures += [Image.fromarray(probability) for probability in probabilities]
+    if image is not None:
+        pictures.append(Image.fromarray(overlay(image, ids, colours=colours, multilabel=multilabel)))
+    if geometry is None:
+        pictures += mask_pictures(ids, colours, multilabel=multilabel, palette=settings.palette)
+    for file, picture in zip(files, pictures, strict=geometry is None):
+        with replacing(Path(settings.output) / file) as temporary:
+            picture.save(temporary, format="PNG")
+    if geometry is not None:
+        bands = in_bands(ids, valid_pixels(sample))
+        write_georeferenced(predictor, settings, files[len(pictures) :], bands, geometry)

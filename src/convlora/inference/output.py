@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from convlora.data.samples import Sample
@@ -13,26 +14,49 @@ from convlora.files import output_errors
 from convlora.inference.settings import PredictSettings
 
 
-def file_names(name: str, settings: PredictSettings, num_classes: int) -> list[str]:
-    """Names of the files of one image in the order of writing: probabilities, overlay, mask."""
+def class_parts(id2label: Mapping[int, str]) -> list[str]:
+    """What stands for each class but the background in the names of its files: its name, or its id if that cannot be.
+
+    Letters, digits and dashes stay, all else becomes a dash.
+    """
+    names = {i: re.sub(r"[^\w-]+", "-", id2label[i]).strip("-") for i in sorted(id2label) if i}
+    counts = Counter(name.lower() for name in names.values())
+    reserved = re.compile(r"|overlay|probability.*|\d+")
+    return [
+        str(i) if counts[name.lower()] > 1 or reserved.fullmatch(name.lower()) else name for i, name in names.items()
+    ]
+
+
+def file_names(
+    name: str, settings: PredictSettings, num_classes: int, parts: Sequence[str] = (), *, suffix: str = ".png"
+) -> list[str]:
+    """Names of the files of one image in the order of writing: probabilities, overlay, polygons, mask.
+
+    Args:
+        name: Of the image.
+        settings: Say which files are wanted.
+        num_classes: The background included.
+        parts: `class_parts` of classes that may overlap, each of which has a mask of its own.
+        suffix: Of all but the overlay, which is a picture, and the polygons.
+    """
     names = []
     if settings.probabilities:
-        suffixes = [""] if num_classes == 2 else [f"_{i}" for i in range(1, num_classes)]
-        names += [f"{name}_probability{suffix}.png" for suffix in suffixes]
+        numbers = [""] if num_classes == 2 else [f"_{i}" for i in range(1, num_classes)]
+        names += [f"{name}_probability{number}{suffix}" for number in numbers]
     if settings.overlays:
         names.append(f"{name}_overlay.png")
-    return [*names, f"{name}.png"]
+    if settings.polygons:
+        names.append(f"{name}.{settings.polygons}")
+    return [*names, *([f"{name}_{part}{suffix}" for part in parts] or [f"{name}{suffix}"])]
 
 
-def present_files(
-    output: Path, samples: Sequence[Sample], others: Sequence[Sample], *, skip_existing: bool
-) -> set[str]:
+def present_files(output: Path, samples: Sequence[Sample], others: Collection[str], *, skip_existing: bool) -> set[str]:
     """Names of the files that the output folder holds already.
 
     Args:
         output: The folder; it need not exist.
         samples: All images.
-        others: Those whose files other processes may be writing at this moment.
+        others: Names of files that other processes may be writing at this moment.
         skip_existing: Allow files of all images, and foreign ones.
 
     Raises:
@@ -45,22 +69,13 @@ def present_files(
         among_images = output.samefile(file_of(samples[0].image).parent)
     if among_images:
         raise OutputError(f"{output} holds the images themselves. Choose a new folder for the masks.")
-    names = {sample.name for sample in others}
-    refused = {file for file in present if names.isdisjoint(_possible_names(file))}
+    refused = present - set(others)
     if refused and not skip_existing:
         raise OutputError(
             f"{output} is not empty (it holds {min(refused)}). Choose a new folder, or continue an interrupted "
             "prediction with --skip_existing."
         )
     return present
-
-
-def _possible_names(file: str) -> set[str]:
-    """Names of the images that a file may belong to; none if it is not of our making."""
-    name = file.removesuffix(".png")
-    if name == file:
-        return set()
-    return {name, re.sub(r"_(overlay|probability(_\d+)?)\Z", "", name)}
 
 
 def refuse_clashes(files: Mapping[str, Sequence[str]]) -> None:

@@ -2,13 +2,21 @@
 
 An image enters as its confusion matrix at its own size: rows are the truth, columns the prediction, ignored pixels left
 out. So scores of a whole set cost no more memory than the matrices.
+
+Where classes may overlap, each of them is counted by itself against the background, class 0: (c, c) are the pixels
+where class c is and is predicted, (c, 0) those where it is missed, (0, c) those where it is wrongly predicted, and
+(0, 0) those that neither truth nor prediction gives any class. So IoU and Dice of a class come from its row and column
+as always.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+
+from convlora.data.bits import bit
 
 # An image without a valid pixel counts nowhere.
 DEFINITIONS = {
@@ -25,6 +33,8 @@ DEFINITIONS = {
     "e_measure": "Enhanced-alignment measure E_φ (Fan et al. 2018), mean over thresholds and images; binary tasks only",
     "weighted_f": "Weighted F-measure, β² = 1 (Margolin et al. 2014; 0 if empty), mean over images; binary tasks only",
 }
+MULTILABEL = ("iou", "dice", "iou_per_image", "dice_per_image")
+"""Scores that are defined where classes may overlap."""
 LOWER_IS_BETTER = frozenset({"ber", "ber_per_image", "mae"})
 
 
@@ -34,7 +44,12 @@ def best(scores: Iterable[float], metric: str) -> float:
 
 
 def confusion_matrix(
-    prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_index: int = 255
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    num_classes: int,
+    ignore_index: int = 255,
+    *,
+    multilabel: bool = False,
 ) -> np.ndarray:
     """Count pixels by (true class, predicted class).
 
@@ -42,6 +57,8 @@ def confusion_matrix(
         prediction: (H, W) class ids.
         truth: (H, W) class ids or `ignore_index`.
         num_classes: K.
+        ignore_index: Of pixels that do not count.
+        multilabel: Whether both hold bit fields (`convlora.data.bits`); see above for what is counted then.
 
     Returns:
         (K, K) int64.
@@ -52,11 +69,28 @@ def confusion_matrix(
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
     valid = truth != ignore_index
+    if multilabel:
+        return _overlapping(prediction[valid], truth[valid], num_classes)
     rows, columns = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
     for name, ids in (("truth", rows), ("prediction", columns)):
         if ids.size and not (ids.min() >= 0 and ids.max() < num_classes):
             raise ValueError(f"{name} holds classes outside 0…{num_classes - 1}")
     return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _overlapping(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """The matrix of bit fields (n,)."""
+    for name, fields in (("truth", truth), ("prediction", prediction)):
+        if fields.size and not (fields.min() >= 0 and fields.max() < 2 ** (num_classes - 1)):
+            raise ValueError(f"{name} holds classes outside 1…{num_classes - 1}")
+    matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
+    matrix[0, 0] = np.count_nonzero((prediction == 0) & (truth == 0))
+    for class_id in range(1, num_classes):
+        there, said = truth & bit(class_id) != 0, prediction & bit(class_id) != 0
+        matrix[class_id, class_id] = np.count_nonzero(there & said)
+        matrix[class_id, 0] = np.count_nonzero(there & ~said)
+        matrix[0, class_id] = np.count_nonzero(said & ~there)
+    return matrix
 
 
 def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,8 +118,8 @@ def balanced_error_rate(confusion: np.ndarray) -> np.ndarray:
         return 100 * (1 - _mean(hits / confusion.sum(-1)))
 
 
-def summarize(confusions: Sequence[np.ndarray]) -> dict[str, float]:
-    """All scores that a set's confusion matrices give, by the names of `DEFINITIONS`.
+def summarize(confusions: Sequence[np.ndarray], *, multilabel: bool = False) -> dict[str, float]:
+    """All scores that a set's confusion matrices give, by the names of `DEFINITIONS`; those of `MULTILABEL` if so.
 
     A score that the set leaves undefined (no valid pixel) is NaN.
 
@@ -100,7 +134,7 @@ def summarize(confusions: Sequence[np.ndarray]) -> dict[str, float]:
     iou_per_image, dice_per_image = foreground(images)
     with np.errstate(invalid="ignore"):
         accuracy = np.trace(pooled) / pooled.sum()
-    scores = {
+    scores: dict[str, Any] = {
         "iou": iou,
         "dice": dice,
         "miou": _mean(per_class(pooled)[0]),
@@ -108,6 +142,8 @@ def summarize(confusions: Sequence[np.ndarray]) -> dict[str, float]:
         "dice_per_image": _mean(dice_per_image),
         "pixel_accuracy": accuracy,
     }
+    if multilabel:  # a pixel of two classes is counted twice, so the others mean nothing
+        return {name: float(scores[name]) for name in MULTILABEL}
     if len(pooled) == 2:
         scores["ber"] = balanced_error_rate(pooled)
         scores["ber_per_image"] = _mean(balanced_error_rate(images))

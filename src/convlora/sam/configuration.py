@@ -19,7 +19,11 @@ class SamSegmentationConfig(SamConfig):
 
     `id2label` names the classes from 0 on. With head "classes" two of them make a binary task with one mask (class 1
     against the rest), and K > 2 get one mask each, background included. With head "queries" there are `num_queries`
-    masks, and each of them may be of any class (paper, section 3.3).
+    masks, and each of them may be of any class (paper, section 3.3). With `multilabel` the classes may overlap: each
+    but the background has one mask, of which the sigmoid is its probability.
+    `class_weights` weigh the classes in the loss, and `class_colours` are their RGB values in pictures; one a class,
+    background first.
+    `channels` is None for RGB, or the number of raw channels (`convlora.sam.channels`).
     """
 
     model_type = "sam_segmentation"
@@ -29,6 +33,10 @@ class SamSegmentationConfig(SamConfig):
     num_queries: int | None = None
     loss: str = "structure"
     semantic_loss_ignore_index: int = 255
+    channels: int | None = None
+    multilabel: bool = False
+    class_weights: list[float] | None = None
+    class_colours: list[list[int]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         vision = self.vision_config
@@ -38,9 +46,14 @@ class SamSegmentationConfig(SamConfig):
 
     @property
     def num_masks(self) -> int:
-        """Mask tokens of the decoder: `num_queries` if there are any, else 1 for a binary task, else one per class."""
+        """Mask tokens of the decoder: `num_queries` if there are any, else 1 for a binary task, else one per class.
+
+        With `multilabel` the background has none: it is where no class is.
+        """
         if self.num_queries is not None:
             return self.num_queries
+        if self.multilabel:
+            return self.num_labels - 1
         return 1 if self.num_labels <= 2 else self.num_labels
 
     def check(self) -> None:
@@ -55,8 +68,14 @@ class SamSegmentationConfig(SamConfig):
         if self.head == "classes":
             if self.num_queries is not None:
                 raise SettingsError(f"num_queries={self.num_queries} is for head='queries'; leave it out.")
-            check_loss(self.loss, self.num_masks)
+            check_loss(self.loss, self.num_masks, multilabel=self.multilabel, class_weights=self.class_weights)
             return
+        if self.multilabel:
+            raise SettingsError(
+                "head='queries' makes classes that exclude each other; with task=multilabel use classes."
+            )
+        if self.class_weights is not None:
+            raise SettingsError("class_weights have no place in loss='set', that of head='queries'; leave them out.")
         most = self.mask_decoder_config.hidden_size
         count = self.num_queries
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= most:
@@ -71,6 +90,8 @@ class SamSegmentationConfig(SamConfig):
         loss: str,
         head: str = "classes",
         num_queries: int | None = None,
+        channels: int | None = None,
+        multilabel: bool = False,
     ) -> SamSegmentationConfig:
         """Configuration for the classes of `id2label` on the architecture of a SAM checkpoint."""
         architecture = {
@@ -78,4 +99,12 @@ class SamSegmentationConfig(SamConfig):
             for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")
         }
         labels = {"id2label": id2label, "label2id": {v: k for k, v in id2label.items()}}
-        return cls(**architecture, **labels, loss=loss, head=head, num_queries=num_queries)
+        return cls(
+            **architecture,
+            **labels,
+            loss=loss,
+            head=head,
+            num_queries=num_queries,
+            channels=channels,
+            multilabel=multilabel,
+        )

@@ -15,9 +15,10 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.sam.modeling_sam import SamPreTrainedModel
 
 from convlora.errors import SettingsError, WeightsError
-from convlora.objectives.losses import get_loss
+from convlora.objectives.losses import default_loss, get_loss
 from convlora.objectives.set_loss import set_loss
 from convlora.sam.attention import use_fused_attention
+from convlora.sam.channels import extend_channels
 from convlora.sam.checkpoints import locate
 from convlora.sam.configuration import SET_LOSS, SamSegmentationConfig
 from convlora.sam.decoder import PromptFreeMaskDecoder, SemanticMaskDecoder
@@ -40,6 +41,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         super().__init__(config)
         config.check()
         self.sam = sam_class(config)(config) if sam is None else sam
+        if config.channels is not None:
+            extend_channels(self.sam.vision_encoder, config.channels)
         self.sam.mask_decoder = _mask_decoder(config, sam)
         if sam is None:
             self.post_init()
@@ -57,6 +60,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         head: str | None = None,
         num_queries: int | None = None,
         image_size: int | None = None,
+        channels: int | None = None,
+        multilabel: bool | None = None,
         **kwargs: Any,
     ) -> SamForSemanticSegmentation:
         """Load a checkpoint of SAM in `SamModel` format, or one that this class saved.
@@ -72,6 +77,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             num_queries: Masks of head "queries"; default `convlora.sam.queries.default_queries`.
             image_size: Side of the input in pixels, a multiple of the patch; default the checkpoint's own. Half the
                 side is a quarter of the tokens.
+            channels: Number of raw channels, 1 to 16, for a checkpoint of SAM; default RGB (`convlora.sam.channels`).
+            multilabel: Whether classes may overlap, for a checkpoint of SAM; then the loss is "dice-bce" by default.
             kwargs: Passed to transformers' `from_pretrained`, such as `dtype` (default float32) or `revision`.
                 `attn_implementation` "eager" or "sdpa" keeps transformers' attention; the default is the exact fused
                 one of `convlora.sam.attention`.
@@ -88,7 +95,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         if config.model_type == SamSegmentationConfig.model_type:
             if id2label is not None and dict(id2label) != config.id2label:
                 raise SettingsError(f"{name_or_path} was saved for the classes {config.id2label}, not {id2label}.")
-            for name, given in (("head", head), ("num_queries", num_queries)):
+            chosen = {"head": head, "num_queries": num_queries, "channels": channels, "multilabel": multilabel}
+            for name, given in chosen.items():
                 if given is not None and given != (saved := getattr(config, name)):
                     raise SettingsError(f"{name_or_path} was saved with {name}={saved!r}, not {given!r}.")
             model: SamForSemanticSegmentation = _load(super().from_pretrained, location, *args, **kwargs)
@@ -111,6 +119,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             head=head or "classes",
             num_queries=num_queries,
             image_size=image_size,
+            channels=channels,
+            multilabel=bool(multilabel),
             fused_attention=fused,
         )
 
@@ -124,13 +134,15 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         head: str = "classes",
         num_queries: int | None = None,
         image_size: int | None = None,
+        channels: int | None = None,
+        multilabel: bool = False,
         fused_attention: bool = True,
     ) -> SamForSemanticSegmentation:
         """Turn a `SamModel` into a segmenter. The model is taken over, not copied.
 
         Args:
             sam: The model.
-            id2label, loss, head, num_queries, image_size: As in `from_pretrained`.
+            id2label, loss, head, num_queries, image_size, channels, multilabel: As in `from_pretrained`.
             fused_attention: Compute the encoder's attention as `convlora.sam.attention` does: exact, faster, smaller.
         """
         id2label = {0: "background", 1: "foreground"} if id2label is None else dict(id2label)
@@ -142,9 +154,14 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             loss = loss or SET_LOSS
             if num_queries is None:
                 num_queries = default_queries(len(id2label), sam.config.mask_decoder_config.hidden_size)
-        loss = loss or ("structure" if len(id2label) == 2 else "dice-ce")
         config = SamSegmentationConfig.from_sam(
-            sam.config, id2label=id2label, loss=loss, head=head, num_queries=num_queries
+            sam.config,
+            id2label=id2label,
+            loss=loss or default_loss(len(id2label), multilabel=multilabel),
+            head=head,
+            num_queries=num_queries,
+            channels=channels,
+            multilabel=multilabel,
         )
         config._attn_implementation = sam.config._attn_implementation
         config.name_or_path = sam.config.name_or_path
@@ -163,16 +180,18 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         """Segment a batch.
 
         Args:
-            pixel_values: (b, 3, S, S) normalised images, S = `config.vision_config.image_size`.
-            labels: (b, H, W) class ids in any size that covers the same area; `semantic_loss_ignore_index` marks
-                pixels, such as padding, that do not count.
+            pixel_values: (b, 3, S, S) normalised images, or (b, C, S, S) with `config.channels`;
+                S = `config.vision_config.image_size`.
+            labels: (b, H, W) class ids, or bit fields (`convlora.data.bits`) if classes may overlap, in any size that
+                covers the same area; `semantic_loss_ignore_index` marks pixels, such as padding, that do not count.
             prefix_states: Instead of pixels, what `convlora.sam.prefix.encode_prefix` made of them,
             prefix_blocks: with so many blocks.
 
         Returns:
             `logits` (b, k, S/4, S/4), and `loss` if labels are given. k = 1 for a binary task with head "classes",
-            else one per class; those of head "queries" are the `class_scores`, and None in a step of training: its loss
-            does not need them, and they are as large as all masks together.
+            else one per class, where they may overlap without the background; those of head "queries" are the
+            `class_scores`, and None in a step of training: its loss does not need them, and they are as large as all
+            masks together.
         """
         encoder = self.sam.vision_encoder
         if prefix_states is not None:
@@ -192,13 +211,16 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
             return SemanticSegmenterOutput(loss=loss, logits=class_scores(masks, classes))
         if labels is not None:
             full = F.interpolate(decoded.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            loss = get_loss(self.config.loss)(full, labels, ignore_index)
+            of_task = {"multilabel": self.config.multilabel, "class_weights": self.config.class_weights}
+            loss = get_loss(self.config.loss, **of_task)(full, labels, ignore_index)
         return SemanticSegmenterOutput(loss=loss, logits=decoded)
 
     def _checked(self, pixel_values: Tensor | None) -> Tensor:
         if pixel_values is None:
             raise ValueError("give pixel_values, or prefix_states with prefix_blocks")
-        size = self.config.vision_config.image_size
+        size, channels = self.config.vision_config.image_size, self.config.channels or 3
+        if pixel_values.shape[-3] != channels:
+            raise ValueError(f"pixel_values have {pixel_values.shape[-3]} channels; this model takes {channels}.")
         if tuple(pixel_values.shape[-2:]) != (size, size):
             raise ValueError(
                 f"pixel_values are {tuple(pixel_values.shape[-2:])}; this model takes ({size}, {size}). "

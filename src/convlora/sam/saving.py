@@ -11,6 +11,8 @@ from peft import PeftModel
 
 from convlora.adapter.config import PEFT_TYPE
 from convlora.adapter.saving import MANIFEST_FILE, load_adapter, read_manifest, save_adapter
+from convlora.data.scientific.windows import intensity_problem
+from convlora.data.settings import MOST_CHANNELS
 from convlora.errors import WeightsError
 from convlora.files import write_text
 from convlora.sam.checkpoints import NAMED
@@ -35,7 +37,7 @@ import convlora.adapter  # registers the method with PEFT
 from convlora import Predictor
 
 predictor = Predictor.from_folder("path/to/this/folder")
-ids = predictor(image)  # uint8 (H, W, 3) RGB -> uint8 (H, W) class ids: {ids}
+ids = predictor(image)  # {image} -> {answer}: {ids}
 ```
 
 With PEFT alone, after the same import:
@@ -44,7 +46,7 @@ With PEFT alone, after the same import:
 from peft import PeftModel
 from convlora.sam.segmenters import load_base
 
-base = load_base("{model}", id2label={id2label}{head})
+base = load_base("{model}", id2label={id2label}{head}{channels}{multilabel})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 """
@@ -63,6 +65,7 @@ def save_segmenter(model: PeftModel, processor: SamSegmentationImageProcessor, f
         "loss": config.loss,
         "head": config.head,
         "num_queries": config.num_queries,
+        "colours": config.class_colours,
         "processor": processor.settings(),
     }
     save_adapter(model, folder, metadata=metadata)
@@ -97,6 +100,9 @@ def load_segmenter(
         head=metadata.get("head", "classes"),  # once there was one head
         num_queries=metadata.get("num_queries"),
         image_size=processor.size,
+        channels=processor.channels,
+        multilabel=processor.multilabel,
+        colours=metadata.get("colours"),
         ignore_index=processor.ignore_index,
     )
     return load_adapter(base, folder, trainable=trainable).eval(), processor
@@ -115,13 +121,21 @@ def _problem(metadata: Any) -> str | None:
         "loss": isinstance(metadata.get("loss"), str),
         "head": isinstance(metadata.get("head", "classes"), str),
         "num_queries": metadata.get("num_queries") is None or _is_integer(metadata["num_queries"]),
+        "colours": metadata.get("colours") is None or _are_colours(metadata["colours"], labels),
     }
+    count = processor["channels"] if _is_integer(processor.get("channels")) else 3
     settings = {
         "size": lambda value: _is_integer(value) and value > 0,
         "resize": lambda value: value in RESIZES,
-        "image_mean": _are_three,
-        "image_std": lambda value: _are_three(value) and min(value) > 0,
+        "image_mean": lambda value: _are_finite(value, count),
+        "image_std": lambda value: _are_finite(value, count) and min(value) > 0,
         "ignore_index": _is_integer,
+        "tile": lambda value: value is None or (_is_integer(value) and value > 0),  # of older adapters there is none
+        "channels": lambda value: value is None or (_is_integer(value) and 1 <= value <= MOST_CHANNELS),
+        "multilabel": lambda value: value is None or isinstance(value, bool),
+        "display_channels": lambda value: value is None or _are_channels(value, count),
+        "intensity": lambda value: value is None or (isinstance(value, str) and intensity_problem(value) is None),
+        "overlap": lambda value: value is None or (isinstance(value, float) and 0 <= value < 1),
     }
     wrong = [f"{key}={metadata.get(key)!r}" for key, right in wanted.items() if not right]
     wrong += [
@@ -135,11 +149,27 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _are_three(values: Any) -> bool:
-    """Whether these are three finite numbers."""
+def _are_channels(values: Any, count: int) -> bool:
+    """Whether these are one or three numbers of channels."""
+    return isinstance(values, list) and len(values) in (1, 3) and all(_is_integer(v) and 0 <= v < count for v in values)
+
+
+def _are_colours(values: Any, labels: Any) -> bool:
+    """Whether these are RGB values in 0..255, one of each class."""
     return (
         isinstance(values, list)
-        and len(values) == 3
+        and isinstance(labels, dict)
+        and len(values) == len(labels)
+        and all(isinstance(colour, list) and len(colour) == 3 for colour in values)
+        and all(_is_integer(value) and 0 <= value <= 255 for colour in values for value in colour)
+    )
+
+
+def _are_finite(values: Any, count: int) -> bool:
+    """Whether these are so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
         and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
     )
 
@@ -168,5 +198,9 @@ def _card(model: PeftModel) -> str:
         trained=f"PEFT type {method}, with {', '.join(peft.modules_to_save)} tuned whole",
         ids=", ".join(f"{i} {label}" for i, label in id2label.items()),
         id2label=id2label,
+        image=f"(H, W, {config.channels}) of convlora.read_channels" if config.channels else "uint8 (H, W, 3) RGB",
+        channels=f", channels={config.channels}" if config.channels is not None else "",
+        multilabel=", multilabel=True" if config.multilabel else "",
+        answer="int32 (H, W), bit c - 1 where class c is" if config.multilabel else "uint8 (H, W) class ids",
         head=f', head="queries", num_queries={config.num_queries}' if config.head == "queries" else "",
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from convlora.data.dataset import EpochSampler, SegmentationDataset
-from convlora.errors import SettingsError
+from convlora.data.tiles import TileDataset
+from convlora.errors import DataError, SettingsError
 from convlora.objectives.metrics import LOWER_IS_BETTER
 from convlora.sam import SamSegmentationImageProcessor
 from convlora.sam.precision import pick_device, resolve_precision, store_frozen
@@ -41,13 +43,31 @@ def build_model(settings: TrainSettings, split: Split) -> tuple[PeftModel, SamSe
         head=settings.head,
         num_queries=settings.num_queries,
         image_size=settings.image_size,
+        channels=settings.channels,
+        multilabel=split.labels.multilabel,
+        class_weights=split.class_weights,
+        colours=split.labels.colours,
         ignore_index=split.labels.ignore_index,
     )
-    processor = make_processor(settings.model, base, resize=settings.resize)
+    processor = make_processor(
+        settings.model, base, resize=settings.resize, tile=settings.tile, overlap=settings.overlap
+    )
+    processor.intensity = split.source.intensity if split.source is not None else settings.intensity
+    if settings.channels is not None:
+        _take_channels(processor, settings, split)
     model = apply_method(base, settings.method, settings.adapter)
     if (encoder := image_encoder(base)) is not None:
         store_frozen(encoder, precision)
     return model, processor
+
+
+def _take_channels(processor: SamSegmentationImageProcessor, settings: TrainSettings, split: Split) -> None:
+    """Let a processor made for RGB take raw channels."""
+    if split.statistics is None:
+        raise DataError("the run's split.json holds no statistics of the channels. Train into a new folder.")
+    rgb = (processor.image_mean, processor.image_std) if settings.channel_statistics == "sam" else None
+    processor.image_mean, processor.image_std = split.statistics.normalisation(rgb)
+    processor.channels, processor.display_channels = settings.channels, settings.display_channels
 
 
 def build_trainer(
@@ -60,9 +80,14 @@ def build_trainer(
     """A trainer that is ready to start, with all callbacks."""
     model, processor = tuned
     limits = settings.limits
-    sampler = EpochSampler(len(split.samples["train"]), settings.seed)
     cache_bytes = int(settings.image_cache_gb * 1e9)
-    validation = SegmentationDataset(split.samples["val"], split.labels, limits=limits, cache_bytes=cache_bytes // 5)
+    validation = SegmentationDataset(
+        split.samples["val"],
+        split.labels,
+        limits=limits,
+        cache_bytes=cache_bytes // 5,
+        channels=settings.channels,
+    )
 
     def scores_of(segmenter: nn.Module) -> dict[str, float]:
         scores = validation_scores(
@@ -75,18 +100,14 @@ def build_trainer(
         )
         return {name: value for name, value in scores.items() if value == value}  # JSON knows no NaN
 
+    training = _training_data(settings, split)
+    repeats = split.repeats and [split.repeats[training.sample_index(index)] for index in range(len(training))]
+    sampler = EpochSampler(len(training), settings.seed, repeats)
     trainer = SegmentationTrainer(
         model,
         training_arguments(folder, settings, len(sampler), validated=bool(len(validation))),
         processor=processor,
-        train_dataset=SegmentationDataset(
-            split.samples["train"],
-            split.labels,
-            limits=limits,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            cache_bytes=cache_bytes * 4 // 5 // max(1, worker_count(settings)),
-        ),
+        train_dataset=training,
         eval_dataset=validation,
         validate=scores_of,
         sampler=sampler,
@@ -100,6 +121,28 @@ def build_trainer(
     return trainer
 
 
+def _training_data(settings: TrainSettings, split: Split) -> SegmentationDataset:
+    """The training images, or crops of them."""
+    options: dict[str, Any] = {
+        "limits": settings.limits,
+        "channels": settings.channels,
+        "augmentation": settings.augmentation,
+        "seed": settings.seed,
+        "cache_bytes": int(settings.image_cache_gb * 1e9) * 4 // 5 // max(1, worker_count(settings)),
+    }
+    samples, labels = split.samples["train"], split.labels
+    if settings.tile is None:
+        return SegmentationDataset(samples, labels, **options)
+    return TileDataset(
+        samples,
+        labels,
+        tile=settings.tile,
+        sampling=settings.tile_sampling,
+        per_image=settings.tiles_per_image,
+        **options,
+    )
+
+
 def worker_count(settings: TrainSettings) -> int:
     """Processes that read images: as set, or 4 beside a GPU and none without."""
     if settings.workers is not None:
@@ -110,7 +153,7 @@ def worker_count(settings: TrainSettings) -> int:
 def _prefix_cache(folder: RunFolder, settings: TrainSettings, model: PeftModel) -> PrefixCache | None:
     encoder = image_encoder(model.get_base_model())
     blocks = frozen_blocks(encoder) if encoder is not None else 0
-    if encoder is None or not blocks or not settings.prefix_cache_gb or not settings.augmentation.repeats:
+    if encoder is None or not blocks or not settings.prefix_cache_gb or not settings.pixels_repeat:
         return None
     where = Path(settings.prefix_cache) if settings.prefix_cache else folder.prefix_cache
     precision = resolve_precision(settings.precision, pick_device(settings.device))

@@ -24,6 +24,7 @@ from convlora.adapter.baselines.ssf import SSFLayer
 from convlora.adapter.reading import NO_TARGET
 from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation
+from convlora.sam.channels import CHANNEL_KERNEL
 from convlora.sam.tiny_vit import TinyVitEncoder
 from convlora.training.settings import METHODS, AdapterSettings, adapter_problems
 from convlora.training.targets import Wanted, chosen_blocks, decoder_heads, decoder_targets, encoder_targets
@@ -73,7 +74,8 @@ def apply_method(model: PreTrainedModel, method: str, adapter: AdapterSettings) 
 def peft_config(model: PreTrainedModel, method: str, adapter: AdapterSettings) -> PeftConfig:
     """The configuration of a method for a model.
 
-    The mask decoder is tuned whole by every method (paper, section 3.3), unless `adapter.decoder` says otherwise.
+    The mask decoder is tuned whole by every method (paper, section 3.3), unless `adapter.decoder` says otherwise; so is
+    the kernel of raw channels, if there are any.
 
     Raises:
         SettingsError: As `apply_method`.
@@ -86,6 +88,8 @@ def peft_config(model: PreTrainedModel, method: str, adapter: AdapterSettings) -
     if not isinstance(model, SamForSemanticSegmentation):
         return _without_sam(model, method)
     whole = ["mask_decoder"] if adapter.decoder == "tuned" else decoder_heads(model)
+    if model.config.channels is not None and "vision_encoder" not in _WHOLE.get(method, ()):
+        whole.append(CHANNEL_KERNEL)
     if method in _WHOLE:
         return LoraConfig(target_modules=NO_TARGET, modules_to_save=[*_WHOLE[method], *whole])
     if method in _AROUND:

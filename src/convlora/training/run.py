@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import distributed
 from transformers import TrainerState
 
+from convlora.data.balancing import balanced_weights, repeat_factors
 from convlora.data.checking import CheckedData, check_data
 from convlora.errors import NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.files import whole_folder
@@ -25,7 +26,7 @@ from convlora.training.callbacks import EarlyStopping, Interrupted, StopOnSignal
 from convlora.training.events import Checking, Report, Started, silent
 from convlora.training.folder import RunFolder
 from convlora.training.methods import count_parameters
-from convlora.training.settings import TrainSettings, as_dict, from_dict, metric_problem, validate
+from convlora.training.settings import BALANCED, TrainSettings, as_dict, from_dict, metric_problem, validate
 from convlora.training.split import Split
 from convlora.training.trainer import TRAINER_STATE, SegmentationTrainer
 
@@ -50,7 +51,7 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
     if is_main_process():
         folder.refuse_if_used()
     checked = _check(settings, report)
-    split = Split(checked.splits, checked.labels, settings.data_part())
+    split = _split(settings, checked)
     tuned = build_model(settings, split)  # before anything is written: the model's name may be wrong
     if is_main_process():
         folder.create(as_dict(settings), split)
@@ -92,10 +93,35 @@ def leave_process_group() -> None:
 
 
 def _check(settings: TrainSettings, report: Report) -> CheckedData:
-    checked = check_data(settings, progress=lambda done, total: report(Checking(done, total)))
-    if problem := metric_problem(settings.metric, checked.labels.num_classes):
+    usual = 512 if settings.model == "sam-tiny" else 1024
+    checked = check_data(
+        settings,
+        progress=lambda done, total: report(Checking(done, total)),
+        image_size=settings.image_size or usual,
+    )
+    labels = checked.labels
+    if problem := metric_problem(settings.metric, labels.num_classes, multilabel=labels.multilabel):
         raise SettingsError(f"{problem}.")
     return checked
+
+
+def _split(settings: TrainSettings, checked: CheckedData) -> Split:
+    """The samples, and what the training does about rare classes: settled now, so that a resumed run does the same."""
+    pixels = [checked.train_pixels[sample.name] for sample in checked.splits["train"]]
+    weights, repeats = settings.class_weights, None
+    if weights == BALANCED:
+        weights = list(balanced_weights([sum(counts) for counts in zip(*pixels, strict=True)]))
+    if settings.oversample == "class":
+        held = [{c for c, count in enumerate(counts) if c and count} for counts in pixels]
+        repeats = repeat_factors(held, settings.oversample_below)
+    return Split(
+        checked.splits,
+        checked.labels,
+        dataclasses.replace(settings.data_part(), intensity=checked.intensity),
+        checked.statistics,
+        class_weights=tuple(weights) if isinstance(weights, list) else None,
+        repeats=repeats,
+    )
 
 
 def _run(

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.data.settings import AugmentationSettings, DataSettings, tile_problems
 from convlora.errors import SettingsError
 from convlora.settings import from_values
 
@@ -37,7 +37,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BINARY_METRICS = ("s_measure", "ber", "ber_per_image")
 METRICS = ("iou", "dice", "pixel_accuracy", "iou_per_image", *BINARY_METRICS)
 RESIZES = ("longest", "square")
-LOSSES = ("structure", "structure-weighted", "balanced-bce", "dice-ce")  # named here too: the losses import torch
+TILE_SAMPLINGS = ("random", "foreground")
+BINARY_LOSSES = ("structure", "structure-weighted", "balanced-bce")  # named here too: the losses import torch
+LOSSES = (*BINARY_LOSSES, "dice-ce", "focal", "tversky", "focal-tversky")
+WEIGHTED_LOSSES = ("dice-ce", "focal")  # that take class_weights
+MULTILABEL_LOSSES = ("dice-bce", "focal", "tversky", "focal-tversky")
+MULTILABEL_METRICS = ("iou", "dice", "iou_per_image")
+BALANCED = "balanced"
+OVERSAMPLING = ("none", "class")
 SET_LOSS = "set"  # of head queries
 HEADS = ("classes", "queries")
 
@@ -94,12 +101,30 @@ class TrainSettings(DataSettings):
     """Masks of head queries; default 10 for up to 20 classes, else 100, but never less than one per class,
     nor more than the width of a token (SAM 256)."""
     loss: str | None = None
-    """structure, structure-weighted, balanced-bce or dice-ce; default structure for 2 classes, else dice-ce. Head
-    queries takes set, its default."""
+    """structure, structure-weighted or balanced-bce for 2 classes; dice-ce, focal, tversky or focal-tversky for any
+    number; default structure for 2 classes, else dice-ce. Task multilabel takes dice-bce, its default, and the last
+    three; head queries takes set, its default."""
+    class_weights: list[float] | str | None = None
+    """Of the classes in the loss, background first; or balanced: by inverse frequency in the training masks. For losses
+    dice-ce and focal, and all of task multilabel."""
+    oversample: str = "none"
+    """class: show training images of rare classes more often, √(oversample_below / the fraction that holds the class)
+    times; an epoch is that much longer."""
+    oversample_below: float = 0.5
+    """Fraction of the training images; a class that fewer of them hold is rare."""
     image_size: int | None = None
     """Side of SAM's input in pixels, a multiple of its patch; default the checkpoint's own (SAM 1024, sam-tiny 512)."""
     resize: str = "longest"
     """longest keeps the aspect ratio and pads; square squeezes, as the paper."""
+    tile: int | None = None
+    """Side in pixels of square crops of the images, which are seen instead of whole images, also in prediction; each is
+    resized to image_size, and images that are smaller are padded. Default: whole images."""
+    overlap: float = 0.25
+    """Fraction of a tile that it shares with the next one in validation and prediction, 0 to 0.9."""
+    tile_sampling: str = "random"
+    """random: crops from anywhere; foreground: half of them around a random pixel of a random class that is there."""
+    tiles_per_image: int | None = None
+    """Crops of each image in an epoch; default so many that each pixel is seen about once."""
     epochs: int = 20
     """Passes over the training images."""
     max_steps: int | None = None
@@ -148,6 +173,11 @@ class TrainSettings(DataSettings):
     augmentation: AugmentationSettings = AugmentationSettings()
     """Random changes of the training images."""
 
+    @property
+    def pixels_repeat(self) -> bool:
+        """Whether the same pixels come again in later epochs; crops are other ones each time, unless views are few."""
+        return self.augmentation.repeats if self.tile is None else self.augmentation.views is not None
+
     def anchored(self) -> TrainSettings:
         """The same, with the place of a model folder given absolutely: a run is continued from any folder."""
         return dataclasses.replace(self, model=str(Path(self.model).absolute())) if Path(self.model).is_dir() else self
@@ -155,7 +185,7 @@ class TrainSettings(DataSettings):
 
 def validate(settings: TrainSettings) -> None:
     """Raise one `SettingsError` that lists everything wrong with the values of a run's settings."""
-    problems = [*_choice_problems(settings), *_range_problems(settings)]
+    problems = [*_choice_problems(settings), *_range_problems(settings), *_tile_problems(settings)]
     problems += [*settings.problems(), *settings.augmentation.problems()]
     if problems:
         raise SettingsError("; ".join(problems) + ".")
@@ -168,6 +198,8 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
         "precision": PRECISIONS,
         "metric": METRICS,
         "resize": RESIZES,
+        "tile_sampling": TILE_SAMPLINGS,
+        "oversample": OVERSAMPLING,
         "device": ("auto", "cpu"),
     }
     problems = [
@@ -186,8 +218,10 @@ def _choice_problems(settings: TrainSettings) -> list[str]:
         for name in settings.report_to
         if name in trackers and find_spec(name) is None
     ]
-    problems += _head_problems(settings)
-    if settings.classes is not None and (problem := metric_problem(settings.metric, len(settings.classes))):
+    problems += [*_head_problems(settings), *_loss_problems(settings)]
+    known = settings.classes is not None and settings.class_map is None
+    classes = len(settings.classes or ()) if known else 3 if settings.task == "multilabel" else None
+    if classes and (problem := metric_problem(settings.metric, classes, multilabel=settings.task == "multilabel")):
         problems.append(problem)
     return [*problems, *adapter_problems(settings.method, settings.adapter), *_unet_problems(settings)]
 
@@ -217,8 +251,11 @@ def adapter_problems(method: str, adapter: AdapterSettings) -> list[str]:
     return [*problems, *([decoder] if decoder else [])]
 
 
-def metric_problem(metric: str, num_classes: int) -> str | None:
-    """What is wrong with the metric for so many classes; None if it can be used."""
+def metric_problem(metric: str, num_classes: int, *, multilabel: bool = False) -> str | None:
+    """What is wrong with the metric for so many classes, which may overlap; None if it can be used."""
+    if multilabel:
+        good = metric in MULTILABEL_METRICS
+        return None if good else f"metric={metric!r} is for task=exclusive; use {', '.join(MULTILABEL_METRICS)}"
     if metric not in BINARY_METRICS or num_classes == 2:
         return None
     others = ", ".join(name for name in METRICS if name not in BINARY_METRICS)
@@ -254,14 +291,46 @@ def _unet_problems(settings: TrainSettings) -> list[str]:
 def _head_problems(settings: TrainSettings) -> list[str]:
     head, loss = settings.head, settings.loss
     problems = []
-    if loss is not None and loss not in (*LOSSES, SET_LOSS):
-        problems.append(f"loss={loss!r} must be one of {', '.join((*LOSSES, SET_LOSS))}")
-    elif head == "queries" and loss in LOSSES:
+    every = tuple(dict.fromkeys((*LOSSES, *MULTILABEL_LOSSES, SET_LOSS)))
+    if loss is not None and loss not in every:
+        problems.append(f"loss={loss!r} must be one of {', '.join(every)}")
+    elif head == "queries" and loss is not None and loss != SET_LOSS:
         problems.append(f"loss={loss!r} takes one mask per class, and those of head='queries' may be of any: use set")
     elif head == "classes" and loss == SET_LOSS:
         problems.append("loss='set' matches masks that may be of any class: use it with head='queries'")
     if head == "classes" and settings.num_queries is not None:
         problems.append(f"num_queries={settings.num_queries} is for head='queries'")
+    return problems
+
+
+def _loss_problems(settings: TrainSettings) -> list[str]:
+    multilabel, loss, weights = settings.task == "multilabel", settings.loss, settings.class_weights
+    problems = []
+    if multilabel and settings.head == "queries":
+        problems.append("head='queries' makes classes that exclude each other; task='multilabel' takes head='classes'")
+    elif multilabel and loss is not None and loss not in MULTILABEL_LOSSES:
+        problems.append(f"loss={loss!r} is for task='exclusive'; multilabel takes {', '.join(MULTILABEL_LOSSES)}")
+    elif not multilabel and loss is not None and loss not in (*LOSSES, SET_LOSS) and loss in MULTILABEL_LOSSES:
+        problems.append(f"loss={loss!r} is for task='multilabel'; exclusive takes {', '.join(LOSSES)}")
+    if isinstance(weights, str) and weights != BALANCED:
+        problems.append(f"class_weights={weights!r} must be {BALANCED}, or one number a class, as in 1,2,5")
+    if isinstance(weights, list) and not (all(0 <= w < math.inf for w in weights) and sum(weights) > 0):
+        problems.append(f"class_weights={weights} must be finite, none below 0 and not all of them 0")
+    if weights is not None and not multilabel and loss is not None and loss not in WEIGHTED_LOSSES:
+        problems.append(f"class_weights have no place in loss={loss!r}; use {' or '.join(WEIGHTED_LOSSES)}")
+    if not 0 < settings.oversample_below <= 1:
+        problems.append(f"oversample_below={settings.oversample_below} must be more than 0 and at most 1")
+    return problems
+
+
+def _tile_problems(settings: TrainSettings) -> list[str]:
+    problems = tile_problems(settings.tile, settings.overlap)
+    if settings.tile is None:
+        given = {
+            "tile_sampling": settings.tile_sampling != "random",
+            "tiles_per_image": settings.tiles_per_image is not None,
+        }
+        problems += [f"{name} is for crops of the images; give tile, too" for name, set_ in given.items() if set_]
     return problems
 
 
@@ -276,6 +345,7 @@ def _range_problems(settings: TrainSettings) -> list[str]:
         "early_stopping",
         "image_size",
         "num_queries",
+        "tiles_per_image",
     )
     problems = [
         f"{name}={value} must be at least 1"
@@ -302,8 +372,8 @@ def _range_problems(settings: TrainSettings) -> list[str]:
 
 
 def as_dict(settings: TrainSettings) -> dict[str, Any]:
-    """The settings tree as plain values, ready for YAML."""
-    return dataclasses.asdict(settings)
+    """The settings tree as plain values, ready for YAML; what an augmentation preset stands for is written out."""
+    return dataclasses.asdict(dataclasses.replace(settings, augmentation=settings.augmentation.written_out()))
 
 
 def from_dict(values: dict[str, Any], *, source: object) -> TrainSettings:

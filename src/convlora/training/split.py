@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from convlora.data.readers.finding import find_data
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import DataSettings
 from convlora.data.sources import ImageSource, MaskSource
+from convlora.data.statistics import ChannelStatistics
 from convlora.errors import DataError
 from convlora.settings import from_values
 
@@ -24,6 +26,12 @@ class Split:
     labels: LabelFormat
     source: DataSettings | None = None
     """Where samples that are parts of files are found again; None if all are files."""
+    statistics: ChannelStatistics | None = None
+    """Of raw channels over the training images; None for RGB."""
+    class_weights: tuple[float, ...] | None = None
+    """Of the classes in the loss, background first; None weighs all alike."""
+    repeats: tuple[float, ...] | None = None
+    """How often each training sample is shown in an epoch, on average; None is once."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; the places of files are given absolutely."""
@@ -34,6 +42,9 @@ class Split:
                 for split, part in self.samples.items()
             },
             "source": dataclasses.asdict(self.source) if self.source is not None else None,
+            "statistics": self.statistics.as_json() if self.statistics is not None else None,
+            "class_weights": self.class_weights,
+            "repeats": self.repeats,
         }
 
     @classmethod
@@ -48,9 +59,15 @@ class Split:
         places = [place for part in parts.values() for item in part for place in (item["image"], item["mask"])]
         given = values.get("source")
         source = from_values(DataSettings, given, source="source") if given is not None else None
+        measured = values.get("statistics")
+        statistics = ChannelStatistics.from_json(measured) if measured is not None else None
+        balance = (
+            _numbers(values, "class_weights", labels.num_classes, 0),
+            _numbers(values, "repeats", len(parts["train"]), 1),
+        )
         if source is None or not any(isinstance(place, dict) for place in places):
             samples = {split: [_from_files(item, split) for item in part] for split, part in parts.items()}
-            return cls(samples, labels, source)
+            return cls(samples, labels, source, statistics, *balance)
         found = {sample.name: sample for sample in find_data(source).samples}
         gone = [item["name"] for part in parts.values() for item in part if item["name"] not in found]
         if gone:
@@ -62,7 +79,20 @@ class Split:
             },
             labels,
             source,
+            statistics,
+            *balance,
         )
+
+
+def _numbers(values: dict[str, Any], name: str, count: int, least: float) -> tuple[float, ...] | None:
+    """So many numbers, none below the least; None if there are none, as in a split of an older run."""
+    given = values.get(name)
+    if given is None:
+        return None
+    numbers = tuple(float(number) for number in given)
+    if len(numbers) != count or not all(least <= number < math.inf for number in numbers):
+        raise ValueError(f"{name} are not {count} numbers")
+    return numbers
 
 
 def _place(source: ImageSource | MaskSource | None) -> str | dict[str, str] | None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from convlora.errors import SettingsError
 from convlora.sam import SamForSemanticSegmentation
+from convlora.sam.channels import CHANNEL_KERNEL
 
 Wanted = Callable[[str, nn.Module], bool]
 """Whether a module, given with its name inside the encoder or the decoder, is adapted."""
@@ -17,7 +18,7 @@ _PRETRAINED = ("iou_token", "transformer", "upscale_conv1", "upscale_conv2", "up
 
 
 def encoder_targets(model: SamForSemanticSegmentation, wanted: Wanted, blocks: int | list[int] | None) -> list[str]:
-    """Names of the modules of the image encoder that are adapted.
+    """Names of the modules of the image encoder that are adapted; not the kernel of raw channels, which is tuned whole.
 
     Args:
         model: The segmenter.
@@ -33,7 +34,7 @@ def encoder_targets(model: SamForSemanticSegmentation, wanted: Wanted, blocks: i
     return [
         f"sam.vision_encoder.{name}"
         for name, module in model.sam.vision_encoder.named_modules()
-        if wanted(name, module) and name.startswith(inside)
+        if wanted(name, module) and name.startswith(inside) and not name.endswith(CHANNEL_KERNEL)
     ]
 
 

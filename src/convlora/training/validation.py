@@ -12,7 +12,7 @@ from convlora.data.dataset import SegmentationDataset
 from convlora.data.masks import LabelFormat
 from convlora.objectives.metrics import confusion_matrix, summarize
 from convlora.objectives.saliency import s_measure
-from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities, classes
+from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities
 from convlora.sam.segmenting import segment
 
 
@@ -42,12 +42,16 @@ def validation_scores(
     for start in range(0, len(mine), batch_size):
         items = [dataset[index] for index in mine[start : start + batch_size]]
         for item, logits in zip(items, segment(model, processor, [item["image"] for item in items]), strict=True):
-            prediction, truth = classes(logits).numpy(), item["mask"]
-            confusions.append(confusion_matrix(prediction, truth, labels.num_classes, labels.ignore_index))
+            prediction, truth = processor.classes_of(logits).numpy(), item["mask"]
+            confusions.append(
+                confusion_matrix(
+                    prediction, truth, labels.num_classes, labels.ignore_index, multilabel=labels.multilabel
+                )
+            )
             if with_s_measure:
                 probability = class_probabilities(logits)[1].numpy()
                 measures.append(s_measure(probability, truth == 1, truth != labels.ignore_index))
-    scores = summarize(gather_object(confusions))
+    scores = summarize(gather_object(confusions), multilabel=labels.multilabel)
     if with_s_measure:
         defined = [measure for measure in gather_object(measures) if not math.isnan(measure)]
         scores["s_measure"] = float(np.mean(defined)) if defined else math.nan

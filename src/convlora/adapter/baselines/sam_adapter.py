@@ -20,7 +20,7 @@ PEFT_TYPE = "SAM_ADAPTER"
 class SamAdapterConfig(WrappingConfig):
     """Configuration of SAM-Adapter; `target_modules` is the vision encoder, `layers_to_transform` are its blocks.
 
-    With encoder width c, bottleneck w, L blocks and a patch of p pixels, the trained parameters are
+    With encoder width c, bottleneck w, L blocks and a patch of p pixels, the trained parameters are, for RGB,
 
         (c·w + w) + (3·p²·w + w) + L · (w² + w) + (w·c + c)
 
@@ -51,13 +51,15 @@ class PromptGenerator(nn.Module):
     say how it starts.
     """
 
-    def __init__(self, encoder: SamVisionConfig, blocks: list[int], config: SamAdapterConfig) -> None:
+    def __init__(
+        self, encoder: SamVisionConfig, blocks: list[int], config: SamAdapterConfig, channels: int | None = None
+    ) -> None:
         super().__init__()
         width = max(1, encoder.hidden_size // config.reduction)
         patch = encoder.patch_size
         self.frequency_ratio = config.frequency_ratio
         self.embedding = nn.Linear(encoder.hidden_size, width)
-        self.frequencies = nn.Conv2d(encoder.num_channels, width, kernel_size=patch, stride=patch)
+        self.frequencies = nn.Conv2d(channels or encoder.num_channels, width, kernel_size=patch, stride=patch)
         self.tune = nn.ModuleDict({str(block): nn.Linear(width, width) for block in blocks})
         self.up = nn.Linear(width, encoder.hidden_size)
         self.apply(initialise_linear)
@@ -104,7 +106,9 @@ class SamAdapterLayer(EncoderLayer):
     def add_weights(self, adapter_name: str, config: Any) -> None:
         """Add a generator of prompts."""
         blocks = chosen_blocks(config.layers_to_transform, len(self.base_layer.layers))
-        self.sam_adapter_prompts[adapter_name] = PromptGenerator(self.base_layer.config, blocks, config)
+        self.sam_adapter_prompts[adapter_name] = PromptGenerator(
+            self.base_layer.config, blocks, config, self.base_layer.patch_embed.num_channels
+        )
 
     def encode(self, pixel_values: Tensor, names: list[str]) -> Tensor:
         """The embedding (b, channels, h, w) of (b, 3, H, W) pixels."""

@@ -94,7 +94,8 @@ class SideNetwork(nn.Module):
 class LstLayer(EncoderLayer):
     """The encoder without a graph, and the side network's result added to what its last block gives, before the neck.
 
-    Up-projections start at 0, so tuning starts at the base model. No gradient passes through the encoder's blocks.
+    Up-projections start at 0, so tuning starts at the base model. No gradient passes through the encoder's blocks,
+    unless something before them is trained, such as the kernel of raw channels.
     """
 
     adapter_layer_names = ("lst_side",)
@@ -111,13 +112,11 @@ class LstLayer(EncoderLayer):
     def encode(self, pixel_values: Tensor, names: list[str]) -> Tensor:
         """The embedding (b, channels, h, w) of (b, 3, H, W) pixels."""
         networks: list[Any] = [self.lst_side[name] for name in names]
-        with torch.no_grad():
-            _, states = self.embed(pixel_values)
+        _, states = self.embed(pixel_values)
         sides = [states.new_zeros(()) for _ in networks]
         for i, block in enumerate(self.base_layer.layers):
             sides = [network.climb(i, states, side) for network, side in zip(networks, sides, strict=True)]
-            with torch.no_grad():
-                states = block(states)
+            states = block(states)
         for network, side in zip(networks, sides, strict=True):
             states = states + network.up(side).to(states.dtype)
         embedding: Tensor = self.base_layer.neck(states)

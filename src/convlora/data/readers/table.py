@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convlora.data.channels import image_suffixes
 from convlora.data.pairing import find_samples
 from convlora.data.readers.found import FoundData
 from convlora.data.settings import DataSettings
@@ -16,4 +17,4 @@ def recognise(images: Path, masks: Path | None) -> str | None:
 
 def read(settings: DataSettings) -> FoundData:
     """Read the rows; see `convlora.data.listing`."""
-    return FoundData(find_samples(settings.images, settings.masks))
+    return FoundData(find_samples(settings.images, settings.masks, image_suffixes(settings.channels)))

@@ -1,0 +1,1 @@
+"""Masks of class ids out into the formats of annotation tools; one file a format."""

@@ -1,0 +1,46 @@
+"""Masks in colour: palette PNGs whose pixel values are still class ids, and the table of the colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from convlora.conversion.context import Conversion
+from convlora.conversion.pictures import Picture
+from convlora.conversion.texts import put_text
+from convlora.errors import MaskError
+
+_WHITE = (255, 255, 255)
+
+
+def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[str]:
+    """Write NAME.png and labelmap.txt, whose lines name the classes as CVAT and Pascal VOC do: name:R,G,B::.
+
+    Raises:
+        MaskError: Classes overlap, or two have the same colour, so that the colours would not tell them apart.
+    """
+    if how.labels.multilabel:
+        raise MaskError(
+            "the classes of this model overlap, which one colour a pixel cannot show. Choose coco or labelme."
+        )
+    colours = how.labels.palette
+    if len(set(colours.values())) < len(colours):
+        twice = next(c for c in colours.values() if list(colours.values()).count(c) > 1)
+        names = [how.labels.classes[class_id] for class_id, colour in colours.items() if colour == twice]
+        raise MaskError(f"the classes {' and '.join(names[:2])} have the same colour {twice}; give each its own.")
+    if odd := [name for name in how.labels.classes if ":" in name or "\n" in name]:
+        raise MaskError(f"the name {odd[0]!r} holds what separates the fields of labelmap.txt; choose another format.")
+    palette = [channel for i in range(256) for channel in colours.get(i, _WHITE)]
+    for picture in pictures:
+        path = folder / f"{picture.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(picture.ids)
+        image.putpalette(palette)
+        image.save(path, format="PNG")
+        if how.options.copy_images:
+            picture.copy_image(folder / "images", how.limits)
+    lines = [f"{how.labels.classes[i]}:{','.join(map(str, colour))}::\n" for i, colour in colours.items()]
+    put_text(folder / "labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(lines))
+    return []
