@@ -26,8 +26,8 @@ from PIL import Image
 
 from benchmarks.machine import describe
 from benchmarks.timing import paired
-from convlora.data.images import read_image
-from convlora.data.pairing import find_images
+from convlora.data.pixels.images import read_image
+from convlora.data.readers.pairing import find_images
 from convlora.data.scientific.expanding import Reading
 from convlora.data.scientific.volume_cache import volumes
 

@@ -23,8 +23,8 @@ _HOME = {
     "TrainSettings": "convlora.training.settings",
     "evaluate": "convlora.evaluation.evaluate",
     "predict_folder": "convlora.inference.folder",
-    "read_channels": "convlora.data.channels",
-    "read_image": "convlora.data.images",
+    "read_channels": "convlora.data.pixels.channels",
+    "read_image": "convlora.data.pixels.images",
     "resume": "convlora.training.run",
     "train": "convlora.training.run",
 }

@@ -10,7 +10,7 @@ from convlora.adapter.windows import cut_windows
 from convlora.analysis import attention
 from convlora.analysis.attention import attention_distances, distance_sums
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
 from convlora.inference.predictor import Predictor

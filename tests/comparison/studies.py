@@ -8,7 +8,7 @@ from PIL import Image
 from convlora.comparison.records import Record
 from convlora.comparison.settings import CompareSettings
 from convlora.comparison.tasks import MASKS
-from convlora.data.masks import LabelFormat
+from convlora.data.pixels.masks import LabelFormat
 from convlora.data.samples import Sample
 from convlora.training.folder import RunFolder
 from convlora.training.settings import as_dict

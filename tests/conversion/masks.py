@@ -6,7 +6,7 @@ from PIL import Image
 
 from convlora.conversion.convert import convert_samples
 from convlora.conversion.settings import ConversionOptions
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import Sample
 from tests.data.files import noise
 

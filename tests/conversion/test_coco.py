@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 
 from convlora.conversion.coco import packed, runs
 from convlora.conversion.pictures import Found
-from convlora.data.bits import IGNORED
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.bits import IGNORED
+from convlora.data.labels.format import LabelFormat
 from tests.conversion.masks import LABELS, PICTURE, convert, masks
 
 

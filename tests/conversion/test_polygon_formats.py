@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from convlora.conversion.convert import convert_samples
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.errors import PairingError
 from tests.conversion.masks import LABELS, PICTURE, convert, even_odd, masks, save_samples
 

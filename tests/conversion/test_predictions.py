@@ -9,9 +9,9 @@ from rasterio.transform import Affine
 from convlora.conversion.convert import convert_folder
 from convlora.conversion.predictions import predicted_samples
 from convlora.conversion.settings import ConvertMasksSettings
-from convlora.data.bits import IGNORED
-from convlora.data.labels import LabelFormat
-from convlora.data.masks import read_mask
+from convlora.data.labels.bits import IGNORED
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.masks import read_mask
 from convlora.data.settings import ImageLimits
 from convlora.errors import MaskError, PairingError
 from tests.cli.commands import assert_one_line, convlora

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from convlora.conversion.convert import convert_samples
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import Sample
 from convlora.data.scientific.dicom import find_series
 from convlora.data.scientific.geotiff import GeoImage, open_geotiff

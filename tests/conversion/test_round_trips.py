@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 from convlora.conversion.convert import convert_samples
 from convlora.conversion.settings import ConversionOptions
-from convlora.data.masks import read_mask
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import DataSettings
 from tests.conversion.masks import LABELS, PICTURE, masks, save_samples

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from convlora.data.augmentation import AugmentationSettings
+from convlora.data.augmentation.augment import AugmentationSettings
 from convlora.data.dataset import EpochSampler, SegmentationDataset
-from convlora.data.masks import LabelFormat
-from convlora.data.pairing import find_images, find_samples
+from convlora.data.pixels.masks import LabelFormat
+from convlora.data.readers.pairing import find_images, find_samples
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError, PairingError
-
-from .files import data_set, noise, save
+from tests.data.files import data_set, noise, save
 
 BINARY = LabelFormat(("background", "polyp"), "binary")
 

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from convlora.data.checking import check_data
-from convlora.data.images import read_image
-from convlora.data.masks import read_mask
+from convlora.data.findings.checking import check_data
+from convlora.data.pixels.images import read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers import finding
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import FORMATS as READERS

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.labels import LabelFormat
-from convlora.data.pairing import Sample
+from convlora.data.labels.format import LabelFormat
+from convlora.data.readers.pairing import Sample
 from convlora.data.settings import ImageLimits
 from convlora.evaluation.report import write_report
 from convlora.evaluation.results import describe_run

@@ -83,8 +83,8 @@ class Fixed:
 
 
 def dataset_of(tmp_path, *masks):
-    from convlora.data.labels import LabelFormat
-    from convlora.data.pairing import Sample
+    from convlora.data.labels.format import LabelFormat
+    from convlora.data.readers.pairing import Sample
 
     samples = []
     for i, mask in enumerate(masks):

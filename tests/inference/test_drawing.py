@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convlora.data.bits import IGNORED, pack
+from convlora.data.labels.bits import IGNORED, pack
 from convlora.inference.drawing import class_colour, overlay
 
 

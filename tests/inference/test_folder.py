@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from convlora import files
-from convlora.data.images import read_image
+from convlora.data.pixels.images import read_image
 from convlora.errors import ImageError, OutputError, PairingError, SettingsError
 from convlora.inference import folder as folder_module
 from convlora.inference import pipeline

@@ -4,9 +4,8 @@ import rasterio
 
 from convlora.inference import folder as folder_module
 from convlora.inference.folder import predict_folder
-
-from ..data.scientific.makers import save_geotiff
-from .test_folder import Fixed, settings
+from tests.data.scientific.makers import save_geotiff
+from tests.inference.test_folder import Fixed, settings
 
 
 @pytest.mark.parametrize("probabilities", [False, True])

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlora.data.bits import pack
-from convlora.data.masks import read_mask
+from convlora.data.labels.bits import pack
+from convlora.data.pixels.masks import read_mask
 from convlora.inference.masks import mask_pictures
 from convlora.inference.output import class_parts, file_names
 from convlora.inference.settings import PredictSettings

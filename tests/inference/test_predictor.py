@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from convlora.data.images import read_image
+from convlora.data.pixels.images import read_image
 from convlora.errors import WeightsError
 from convlora.inference.predictor import Predictor
 from tests.sam.models import small_sam

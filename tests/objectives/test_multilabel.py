@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from convlora.data.bits import IGNORED
+from convlora.data.labels.bits import IGNORED
 from convlora.errors import SettingsError
 from convlora.objectives.losses import MULTILABEL_LOSSES, check_loss, default_loss, get_loss
 from convlora.objectives.metrics import MULTILABEL, confusion_matrix, foreground, per_class, summarize

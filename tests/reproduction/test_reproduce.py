@@ -11,9 +11,9 @@ import yaml
 from convlora.cli import reproduce as cli
 from convlora.data.catalog.get import GetSettings, get_set
 from convlora.data.catalog.sets import SETS
-from convlora.data.checking import check_data
-from convlora.data.labels import LabelFormat
-from convlora.data.listing import read_listing
+from convlora.data.findings.checking import check_data
+from convlora.data.labels.format import LabelFormat
+from convlora.data.readers.listing import read_listing
 from convlora.errors import NonFiniteLossError, OutputError
 from convlora.files import write_json
 from convlora.objectives.metrics import DEFINITIONS

@@ -8,7 +8,7 @@ from PIL import Image
 
 from convlora import Predictor, SamForSemanticSegmentation, SamSegmentationImageProcessor
 from convlora.adapter.saving import load_tensors, save_tensors, sealed
-from convlora.data.statistics import ChannelStatistics, Moments
+from convlora.data.pixels.statistics import ChannelStatistics, Moments
 from convlora.errors import SettingsError, WeightsError
 from convlora.files import sha256
 from convlora.sam.channels import CHANNEL_KERNEL, as_rgb

@@ -7,7 +7,7 @@ import torch
 
 from convlora import Predictor
 from convlora.adapter.saving import sealed
-from convlora.data.bits import IGNORED, bit, pack
+from convlora.data.labels.bits import IGNORED, bit, pack
 from convlora.errors import SettingsError, WeightsError
 from convlora.objectives.losses import get_loss
 from convlora.sam import SamForSemanticSegmentation

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.training.build import build_model, build_trainer
 from convlora.training.folder import RunFolder
 from convlora.training.run import leave_process_group

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.settings import AugmentationSettings
 from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.inference.predictor import Predictor

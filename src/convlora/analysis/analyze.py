@@ -19,7 +19,7 @@ from convlora.analysis.settings import AnalyzeSettings
 from convlora.analysis.usage import usage_history
 from convlora.analysis.windows import visible, window_edges
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.display import visible_rgb
+from convlora.data.pixels.display import visible_rgb
 from convlora.data.settings import ImageLimits
 from convlora.errors import SettingsError
 from convlora.evaluation.routing import chosen_scales

@@ -9,7 +9,7 @@ from typing import Any
 
 from convlora.checking.settings import CheckSettings, validate
 from convlora.checking.summary import as_json, survey_of
-from convlora.data.checking import CheckedData, check_data
+from convlora.data.findings.checking import CheckedData, check_data
 from convlora.data.findings.finding import Survey
 from convlora.data.readers.finding import recognised
 from convlora.files import write_json

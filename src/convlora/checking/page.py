@@ -10,9 +10,9 @@ from convlora import __version__
 from convlora.checking.pictures import Picture, Pictures, shown_for
 from convlora.checking.settings import CheckSettings
 from convlora.checking.summary import brightness, class_figures, layouts, sizes
-from convlora.data.checking import CheckedData
-from convlora.data.colours import as_hex
+from convlora.data.findings.checking import CheckedData
 from convlora.data.findings.finding import Finding, Survey
+from convlora.data.labels.colours import as_hex
 from convlora.data.readers.finding import format_note
 from convlora.files import write_text
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from convlora.data.augmentation import AugmentationSettings, augment
-from convlora.data.bits import unpack
-from convlora.data.channels import read_pixels
-from convlora.data.display import visible_rgb
+from convlora.data.augmentation.augment import AugmentationSettings, augment
 from convlora.data.findings.finding import Survey
-from convlora.data.masks import LabelFormat, read_mask
+from convlora.data.labels.bits import unpack
+from convlora.data.pixels.channels import read_pixels
+from convlora.data.pixels.display import visible_rgb
+from convlora.data.pixels.masks import LabelFormat, read_mask
 from convlora.data.samples import Sample
 from convlora.data.settings import DataSettings
 from convlora.evaluation.figures import data_uri

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.checking import CheckedData
+from convlora.data.findings.checking import CheckedData
 from convlora.data.findings.finding import Survey
 from convlora.data.findings.objects import PATCH
 from convlora.data.samples import SPLITS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from convlora.data.checking import CheckedData
+from convlora.data.findings.checking import CheckedData
 from convlora.training.events import Checking, Event, Progress, Started
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from convlora.comparison.plan import Run
 from convlora.data.readers.finding import find_data
 from convlora.data.samples import Sample
-from convlora.data.splitting import split_samples
-from convlora.data.subsets import subset_size
+from convlora.data.sampling.splitting import split_samples
+from convlora.data.sampling.subsets import subset_size
 from convlora.errors import ConvloraError, DataError
 
 

@@ -17,7 +17,7 @@ from convlora.comparison.pictures import disagreements
 from convlora.comparison.study import Study
 from convlora.comparison.summary import Table
 from convlora.comparison.table import cells, failures, head, heading, notes, unfinished
-from convlora.data.colours import as_hex
+from convlora.data.labels.colours import as_hex
 from convlora.errors import ConvloraError
 from convlora.files import write_text
 

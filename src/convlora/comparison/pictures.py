@@ -15,8 +15,8 @@ from convlora.comparison.records import Record
 from convlora.comparison.summary import Line
 from convlora.comparison.tasks import MASKS
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.display import visible_rgb
-from convlora.data.masks import LabelFormat
+from convlora.data.pixels.display import visible_rgb
+from convlora.data.pixels.masks import LabelFormat
 from convlora.errors import WeightsError
 from convlora.evaluation.figures import data_uri
 from convlora.inference.drawing import overlay

@@ -8,7 +8,7 @@ from convlora.conversion.outlines import Polygon
 from convlora.conversion.pictures import Found
 from convlora.conversion.polygons import Fit, polygons
 from convlora.conversion.settings import ConversionOptions
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.settings import ImageLimits
 
 

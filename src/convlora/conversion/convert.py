@@ -11,7 +11,7 @@ from convlora.conversion.names import read_classes
 from convlora.conversion.pictures import Picture, read_pictures
 from convlora.conversion.predictions import predicted_samples
 from convlora.conversion.settings import ConversionOptions, ConvertMasksSettings
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
 from convlora.errors import OutputError, SettingsError

@@ -12,7 +12,7 @@ from convlora.conversion.context import Conversion
 from convlora.conversion.keyholes import one_ring
 from convlora.conversion.pictures import Found, Picture
 from convlora.conversion.texts import put_text
-from convlora.data.colours import as_hex
+from convlora.data.labels.colours import as_hex
 from convlora.errors import MaskError
 
 

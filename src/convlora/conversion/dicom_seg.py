@@ -13,7 +13,7 @@ from convlora.conversion.context import Conversion
 from convlora.conversion.pictures import Picture
 from convlora.conversion.volumes import collect_volumes, file_name
 from convlora.data.extras import need
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.scientific.geometry import DicomGeometry
 from convlora.errors import DataError
 

@@ -15,8 +15,8 @@ import numpy as np
 from convlora.conversion.context import Conversion
 from convlora.conversion.pictures import Found, Picture
 from convlora.conversion.texts import put_json
-from convlora.data.colours import as_hex
 from convlora.data.extras import need
+from convlora.data.labels.colours import as_hex
 from convlora.data.scientific.geometry import RasterGeometry, geometry_of
 from convlora.errors import MaskError
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convlora.data.bits import IGNORED
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.bits import IGNORED
+from convlora.data.labels.format import LabelFormat
 from convlora.errors import SettingsError, WeightsError
 
 _MOST_BYTES = 2**24

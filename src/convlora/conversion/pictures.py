@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from convlora.data.bits import unpack
-from convlora.data.images import image_size, read_image
-from convlora.data.labels import LabelFormat
-from convlora.data.masks import read_mask, require_equal_sizes
+from convlora.data.labels.bits import unpack
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask, require_equal_sizes
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
 from convlora.data.sources import ImageSource

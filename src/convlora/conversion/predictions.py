@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convlora.data.bits import IGNORED, pack
-from convlora.data.channels import image_suffixes
-from convlora.data.labels import NO_DATA, LabelFormat, share, value_list
-from convlora.data.masks import read_mask
-from convlora.data.pairing import find_images
+from convlora.data.labels.bits import IGNORED, pack
+from convlora.data.labels.format import NO_DATA, LabelFormat, share, value_list
+from convlora.data.pixels.channels import image_suffixes
+from convlora.data.pixels.masks import read_mask
+from convlora.data.readers.pairing import find_images
 from convlora.data.samples import Sample, first_few
 from convlora.data.scientific.expanding import Reading
 from convlora.data.scientific.geometry import RasterGeometry, geometry_of
@@ -76,7 +76,7 @@ class OverlappingMask:
         return file_of(self.masks[0])
 
     def read_mask(self, limits: ImageLimits) -> np.ndarray:
-        """Bit fields int32 (H, W), see `convlora.data.bits`.
+        """Bit fields int32 (H, W), see `convlora.data.labels.bits`.
 
         Raises:
             ImageError: A file cannot be read.

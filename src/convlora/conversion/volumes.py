@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from convlora.conversion.pictures import Picture
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import first_few, stem
 from convlora.data.scientific.geometry import DicomGeometry, NiftiGeometry, geometry_of
 from convlora.errors import DataError, MaskError

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from convlora.data.augmentation import AugmentationSettings, augment
-from convlora.data.channels import read_pixels
-from convlora.data.masks import LabelFormat, read_mask, require_equal_sizes
+from convlora.data.augmentation.augment import AugmentationSettings, augment
+from convlora.data.pixels.channels import read_pixels
+from convlora.data.pixels.masks import LabelFormat, read_mask, require_equal_sizes
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
 

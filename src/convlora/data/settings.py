@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from convlora.data.changes import COLOURS_AND_FLIPS, PRESETS, Changes
+from convlora.data.augmentation.settings import COLOURS_AND_FLIPS, PRESETS, Changes
 from convlora.data.scientific.windows import intensity_problem
 
 MASK_FORMATS = ("auto", "ids", "binary", "colours")

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.augmentation import augment
-from convlora.data.bits import unpack
-from convlora.data.changes import Changes
-from convlora.data.channels import pixels_size
+from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.settings import Changes
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.masks import LabelFormat
+from convlora.data.labels.bits import unpack
+from convlora.data.pixels.channels import pixels_size
+from convlora.data.pixels.masks import LabelFormat
+from convlora.data.pixels.windows import Box, has_windows, read_mask_window, read_window
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
-from convlora.data.windows import Box, has_windows, read_mask_window, read_window
 
 _ANY_SIZE = ImageLimits(max_pixels=sys.maxsize)
 _REMEMBERED = 10_000  # pixels of each class of an image that crops are centred on; all of them, if there are fewer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convlora.data.channels import image_suffixes, pixels_size
-from convlora.data.pairing import find_images
+from convlora.data.pixels.channels import image_suffixes, pixels_size
 from convlora.data.readers.finding import find_data
+from convlora.data.readers.pairing import find_images
+from convlora.data.sampling.splitting import split_samples
 from convlora.data.settings import DataSettings
-from convlora.data.splitting import split_samples
 
 _LOOKED_AT = 50
 

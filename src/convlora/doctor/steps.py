@@ -15,8 +15,8 @@ from peft import PeftModel
 from transformers.utils import logging
 
 from convlora.adapter import balance_loss
-from convlora.data.masks import LabelFormat
-from convlora.data.statistics import ChannelStatistics, Moments
+from convlora.data.pixels.masks import LabelFormat
+from convlora.data.pixels.statistics import ChannelStatistics, Moments
 from convlora.doctor.prediction import Measurement
 from convlora.sam import SamForSemanticSegmentation
 from convlora.sam.precision import autocast, pick_device, resolve_precision

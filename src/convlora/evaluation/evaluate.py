@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convlora.data.checking import CheckedData, check_data
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.images import ImageLimits
-from convlora.data.masks import LabelFormat
+from convlora.data.findings.checking import CheckedData, check_data
+from convlora.data.pixels.images import ImageLimits
+from convlora.data.pixels.masks import LabelFormat
 from convlora.data.scientific.choosing import with_intensity
 from convlora.data.settings import DataSettings
 from convlora.errors import DataError, SettingsError

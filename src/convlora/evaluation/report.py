@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from convlora import __version__
-from convlora.data.colours import as_hex
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.display import visible_rgb
-from convlora.data.masks import LabelFormat
+from convlora.data.labels.colours import as_hex
+from convlora.data.pixels.display import visible_rgb
+from convlora.data.pixels.masks import LabelFormat
 from convlora.evaluation import figures
 from convlora.evaluation.results import RunResult
 from convlora.evaluation.routing import chosen_scales

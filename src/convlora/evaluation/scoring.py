@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.masks import LabelFormat
+from convlora.data.pixels.masks import LabelFormat
 from convlora.inference.predictor import Predictor
 from convlora.objectives.metrics import (
     DEFINITIONS,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from convlora.data.bits import members, unpack
-from convlora.data.colours import Colour, class_colour
+from convlora.data.labels.bits import members, unpack
+from convlora.data.labels.colours import Colour, class_colour
 
 _OPACITY = 0.45
 
@@ -26,9 +26,9 @@ def overlay(
         image: uint8 (H, W, 3), RGB.
         ids: (H, W) class ids; 0 and `ignore_index` are left as they are.
         ignore_index: Of pixels without a class.
-        colours: RGB of the classes by id; default those of `convlora.data.colours`.
-        multilabel: Whether `ids` are bit fields (`convlora.data.bits`). Then pixels of several classes have the mean of
-            their tints, and each class has its outline, that of a later class above that of an earlier one.
+        colours: RGB of the classes by id; default those of `convlora.data.labels.colours`.
+        multilabel: Whether `ids` are bit fields (`convlora.data.labels.bits`). Then pixels of several classes have the
+            mean of their tints, and each class has its outline, that of a later class above that of an earlier one.
 
     Returns:
         uint8 (H, W, 3).

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convlora.data.channels import image_suffixes, read_pixels
-from convlora.data.display import visible_rgb
-from convlora.data.images import ImageLimits
-from convlora.data.pairing import Sample, find_images
+from convlora.data.pixels.channels import image_suffixes, read_pixels
+from convlora.data.pixels.display import visible_rgb
+from convlora.data.pixels.images import ImageLimits
+from convlora.data.readers.pairing import Sample, find_images
 from convlora.data.samples import first_few
 from convlora.data.scientific.expanding import Reading
 from convlora.errors import ImageError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.bits import IGNORED, unpack
+from convlora.data.labels.bits import IGNORED, unpack
 from convlora.data.samples import Sample, first_few
 from convlora.data.scientific.geometry import RasterGeometry, geometry_of
 from convlora.data.scientific.geotiff import GeoImage

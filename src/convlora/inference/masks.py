@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from convlora.data.bits import unpack
-from convlora.data.colours import Colour
+from convlora.data.labels.bits import unpack
+from convlora.data.labels.colours import Colour
 
 PRESENT = 255
 """Value of pixels of the class in a mask of one class."""
@@ -20,7 +20,7 @@ def mask_pictures(
     """One picture of class ids; where classes may overlap one a class, of 0 and `PRESENT`.
 
     Args:
-        ids: uint8 (H, W) class ids, or int32 (H, W) bit fields (`convlora.data.bits`).
+        ids: uint8 (H, W) class ids, or int32 (H, W) bit fields (`convlora.data.labels.bits`).
         colours: RGB by class id, of all classes.
         multilabel: Which of them.
         palette: Store the values as indices of a palette of these colours, instead of as grey. The values are the same,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from convlora.data.colours import Colour, class_colour
+from convlora.data.labels.colours import Colour, class_colour
 from convlora.errors import WeightsError
 from convlora.sam.precision import autocast, pick_device, resolve_precision, store_frozen
 from convlora.sam.processing import SamSegmentationImageProcessor
@@ -38,7 +38,7 @@ class Predictor:
         precision: Number format of the matrix products: fp32, bf16 or fp16.
         id2label: Class names by id.
         colours: RGB of each class by id, in which pictures show it.
-        multilabel: Whether classes may overlap; then masks are bit fields (`convlora.data.bits`).
+        multilabel: Whether classes may overlap; then masks are bit fields (`convlora.data.labels.bits`).
     """
 
     def __init__(self, model: PeftModel, processor: SamSegmentationImageProcessor, *, precision: str = "fp32") -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.colours import Colour
 from convlora.data.extras import need
+from convlora.data.labels.colours import Colour
 from convlora.data.scientific.geometry import RasterGeometry
 from convlora.errors import OutputError
 from convlora.files import output_errors, replacing

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from convlora.data.pixels.windows import Box, read_window
 from convlora.data.scientific.geotiff import GeoImage
 from convlora.data.settings import ImageLimits
-from convlora.data.windows import Box, read_window
 from convlora.errors import OutputError
 from convlora.files import output_errors, replacing, write_json
 from convlora.inference.predictor import Predictor

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.bits import bit
+from convlora.data.labels.bits import bit
 
 # An image without a valid pixel counts nowhere.
 DEFINITIONS = {
@@ -58,7 +58,7 @@ def confusion_matrix(
         truth: (H, W) class ids or `ignore_index`.
         num_classes: K.
         ignore_index: Of pixels that do not count.
-        multilabel: Whether both hold bit fields (`convlora.data.bits`); see above for what is counted then.
+        multilabel: Whether both hold bit fields (`convlora.data.labels.bits`); see above for what is counted then.
 
     Returns:
         (K, K) int64.

@@ -182,8 +182,8 @@ class SamForSemanticSegmentation(SamPreTrainedModel):
         Args:
             pixel_values: (b, 3, S, S) normalised images, or (b, C, S, S) with `config.channels`;
                 S = `config.vision_config.image_size`.
-            labels: (b, H, W) class ids, or bit fields (`convlora.data.bits`) if classes may overlap, in any size that
-                covers the same area; `semantic_loss_ignore_index` marks pixels, such as padding, that do not count.
+            labels: (b, H, W) class ids, or bit fields (`convlora.data.labels.bits`) if classes may overlap, in any size
+                that covers the same area; pixels of `semantic_loss_ignore_index`, such as padding, do not count.
             prefix_states: Instead of pixels, what `convlora.sam.prefix.encode_prefix` made of them,
             prefix_blocks: with so many blocks.
 

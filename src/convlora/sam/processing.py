@@ -184,7 +184,7 @@ class SamSegmentationImageProcessor(BaseImageProcessor):
     def post_process_semantic_segmentation(
         self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
     ) -> list[Tensor]:
-        """Class ids (H, W) int64 of each image; of a multilabel task bit fields (`convlora.data.bits`).
+        """Class ids (H, W) int64 of each image; of a multilabel task bit fields (`convlora.data.labels.bits`).
 
         Args:
             outputs: Of `SamForSemanticSegmentation`.

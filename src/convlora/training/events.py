@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convlora.data.checking import CheckedData
+from convlora.data.findings.checking import CheckedData
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from peft import PeftModel
 from torch import distributed
 from transformers import TrainerState
 
-from convlora.data.balancing import balanced_weights, repeat_factors
-from convlora.data.checking import CheckedData, check_data
+from convlora.data.findings.checking import CheckedData, check_data
+from convlora.data.sampling.balancing import balanced_weights, repeat_factors
 from convlora.errors import NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.files import whole_folder
 from convlora.sam import SamSegmentationImageProcessor

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.statistics import ChannelStatistics
 from convlora.data.readers.finding import find_data
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import DataSettings
 from convlora.data.sources import ImageSource, MaskSource
-from convlora.data.statistics import ChannelStatistics
 from convlora.errors import DataError
 from convlora.settings import from_values
 

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch import distributed, nn
 
 from convlora.data.dataset import SegmentationDataset
-from convlora.data.masks import LabelFormat
+from convlora.data.pixels.masks import LabelFormat
 from convlora.objectives.metrics import confusion_matrix, summarize
 from convlora.objectives.saliency import s_measure
 from convlora.sam.processing import SamSegmentationImageProcessor, class_probabilities

@@ -11,8 +11,8 @@ import pytest
 from convlora.data.catalog.fetching import Record
 from convlora.data.catalog.get import GetSettings, get_set
 from convlora.data.catalog.sets import SETS
-from convlora.data.checking import check_data
-from convlora.data.listing import read_listing
+from convlora.data.findings.checking import check_data
+from convlora.data.readers.listing import read_listing
 from convlora.data.settings import DataSettings
 from convlora.errors import DataError, OutputError, SettingsError
 from tests.cli.commands import snapshot

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from convlora.data.catalog.repairing import repair_masks
-from convlora.data.masks import read_mask
+from convlora.data.pixels.masks import read_mask
 from convlora.data.samples import Sample
 from convlora.errors import DataError, ImageError
 

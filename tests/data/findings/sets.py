@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.settings import DataSettings
 from tests.data.files import save
 

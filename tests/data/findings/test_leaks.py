@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.findings.leaks import group_pattern
 from convlora.data.settings import DataSettings
 from tests.data.files import noise, save

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from convlora.data.decoding import DEFAULT_LIMITS
+from convlora.data.pixels.decoding import DEFAULT_LIMITS
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import DataSettings
 

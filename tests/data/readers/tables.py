@@ -19,7 +19,7 @@ def png(array):
 
 def pixels(data):
     """All images and masks of the samples, in their order."""
-    from convlora.data.images import read_image
-    from convlora.data.masks import read_mask
+    from convlora.data.pixels.images import read_image
+    from convlora.data.pixels.masks import read_mask
 
     return [read_image(s.image) for s in data.samples], [read_mask(s.mask) for s in data.samples]

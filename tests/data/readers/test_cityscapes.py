@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convlora.data.masks import read_mask
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.cityscapes import CLASSES
 from convlora.errors import DataError, PairingError
 from tests.data.files import save

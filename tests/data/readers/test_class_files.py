@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from convlora.data.bits import IGNORED, pack
-from convlora.data.checking import check_data
-from convlora.data.masks import read_mask
+from convlora.data.findings.checking import check_data
+from convlora.data.labels.bits import IGNORED, pack
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import DataSettings
 from convlora.errors import DataError, PairingError, SettingsError

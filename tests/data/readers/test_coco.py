@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.readers.coco_file import read_coco_file
 from convlora.data.readers.coco_shapes import unpacked
 from convlora.data.settings import DataSettings

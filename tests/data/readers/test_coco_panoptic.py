@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convlora.data.bits import members
+from convlora.data.labels.bits import members
 from convlora.errors import ConvloraError, DataError, MaskError, PairingError
 from tests.data.readers.drawing import found, masks_of, write_image, write_json
 from tests.data.readers.mutation import mutations

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlora.data.checking import check_data
-from convlora.data.masks import read_mask
+from convlora.data.findings.checking import check_data
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import DataSettings
 from convlora.errors import ConvloraError, MaskError, SettingsError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.settings import DataSettings
 from convlora.errors import ConvloraError, DataError, MaskError, PairingError, SettingsError
 from tests.data.readers.drawing import found, inside, masks_of, star, write_image

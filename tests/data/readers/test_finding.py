@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlora.data.checking import check_data
-from convlora.data.images import image_size, read_image
-from convlora.data.labels import LabelFormat
-from convlora.data.masks import read_mask
+from convlora.data.findings.checking import check_data
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers import finding
 from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample

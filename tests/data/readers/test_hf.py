@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.readers import hf
 from convlora.data.settings import DataSettings
 from convlora.errors import ConvloraError, DataError, SettingsError

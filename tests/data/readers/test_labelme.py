@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convlora.data.checking import check_data
-from convlora.data.images import read_image
+from convlora.data.findings.checking import check_data
+from convlora.data.pixels.images import read_image
 from convlora.data.settings import DataSettings
 from convlora.data.sources import digest
 from convlora.errors import ConvloraError, DataError, PairingError

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from convlora.data.checking import check_data
+from convlora.data.findings.checking import check_data
 from convlora.data.readers import parquet as reader
 from convlora.data.settings import DataSettings
 from convlora.data.sources import digest

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convlora.data.bits import IGNORED, members
-from convlora.data.decoding import DEFAULT_LIMITS
+from convlora.data.labels.bits import IGNORED, members
+from convlora.data.pixels.decoding import DEFAULT_LIMITS
 from convlora.data.readers import polygons
 from convlora.data.readers.polygons import (
     IGNORE,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlora.data.checking import check_data
-from convlora.data.masks import read_mask
+from convlora.data.findings.checking import check_data
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.voc_classes import CLASSES, colour_of
 from convlora.data.settings import DataSettings
 from convlora.errors import ConvloraError, DataError, PairingError, SettingsError

@@ -16,20 +16,19 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import compress
 from pydicom.uid import RLELossless
 
-from convlora.data.images import read_image
-from convlora.data.masks import read_mask
-from convlora.data.pairing import find_images
+from convlora.data.pixels.images import read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.finding import find_data
+from convlora.data.readers.pairing import find_images
 from convlora.data.scientific.dicom import find_series
 from convlora.data.scientific.dicom_seg import SegmentedSeries, read_segmentation, segmentation_classes
 from convlora.data.scientific.expanding import Reading
 from convlora.data.scientific.parts import StackMask
 from convlora.data.settings import DataSettings, ImageLimits
 from convlora.errors import ConvloraError
-
-from .makers import dicom_dataset, ramp, save_dicom, save_geotiff, save_nifti, save_series
-from .test_dicom_seg import LABELS, save_seg
-from .test_vectors import box, geojson, on_earth
+from tests.data.scientific.makers import dicom_dataset, ramp, save_dicom, save_geotiff, save_nifti, save_series
+from tests.data.scientific.test_dicom_seg import LABELS, save_seg
+from tests.data.scientific.test_vectors import box, geojson, on_earth
 
 LIMITS = ImageLimits(max_pixels=10_000_000)
 VARIANTS = 100  # of each of the 19 kinds: at least 300 of TIFF, GeoTIFF, NIfTI, DICOM and outlines

@@ -9,15 +9,14 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
-from convlora.data.images import image_size, read_image
+from convlora.data.pixels.images import image_size, read_image
 from convlora.data.scientific.dicom import find_series
 from convlora.data.scientific.grids import require_equal_grids
 from convlora.data.scientific.nifti import open_nifti
 from convlora.data.scientific.parts import StackImage
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
-
-from .makers import dicom_dataset, percentile_window, ramp, save_dicom, save_series, through
+from tests.data.scientific.makers import dicom_dataset, percentile_window, ramp, save_dicom, save_series, through
 
 LIMITS = ImageLimits()
 SHAPE = (6, 4, 5)

@@ -4,14 +4,13 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from convlora.data.masks import read_mask
+from convlora.data.pixels.masks import read_mask
 from convlora.data.scientific.dicom import find_series
 from convlora.data.scientific.dicom_seg import SegmentedSeries, read_segmentation, segmentation_classes
 from convlora.data.scientific.parts import StackMask
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
-
-from .makers import ramp, save_series
+from tests.data.scientific.makers import ramp, save_series
 
 LIMITS = ImageLimits()
 SHAPE = (5, 8, 9)

@@ -6,22 +6,21 @@ import pytest
 import tifffile
 from PIL import Image
 
-from convlora.data.checking import check_data
-from convlora.data.images import read_image
-from convlora.data.labels import NO_DATA, LabelFormat
-from convlora.data.masks import read_mask
-from convlora.data.pairing import find_images, find_samples
+from convlora.data.findings.checking import check_data
+from convlora.data.labels.format import NO_DATA, LabelFormat
+from convlora.data.pixels.images import read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.finding import find_data
+from convlora.data.readers.pairing import find_images, find_samples
 from convlora.data.scientific.expanding import Reading
 from convlora.data.scientific.geometry import geometry_of
 from convlora.data.settings import DataSettings
 from convlora.errors import ImageError, MaskError, PairingError
 from convlora.training.split import Split
-
-from ..files import save
-from .makers import radiological, ramp, save_dicom, save_geotiff, save_nifti, save_series, through
-from .test_dicom_seg import save_seg
-from .test_vectors import box, geojson
+from tests.data.files import save
+from tests.data.scientific.makers import radiological, ramp, save_dicom, save_geotiff, save_nifti, save_series, through
+from tests.data.scientific.test_dicom_seg import save_seg
+from tests.data.scientific.test_vectors import box, geojson
 
 ALL_TRAIN = {"val_fraction": 0.0, "test_fraction": 0.0}
 
@@ -254,7 +253,7 @@ def test_channels_are_read_raw_from_stacks_and_left_to_the_reader_of_files_other
     tifffile.imwrite(tmp_path / "masks/a.tif", ramp((3, 6, 7), np.uint8) % 2, photometric="minisblack")
     found = data(tmp_path, channels=5)
     assert names(found.samples) == ["a_p000", "a_p001", "a_p002"]
-    from convlora.data.channels import read_channels
+    from convlora.data.pixels.channels import read_channels
 
     got = read_channels(found.samples[2].image, channels=5)
     np.testing.assert_array_equal(got, np.moveaxis(values[2], 0, -1))

@@ -7,16 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
-from convlora.data.images import image_size, read_image
-from convlora.data.labels import NO_DATA
-from convlora.data.masks import read_mask
+from convlora.data.labels.format import NO_DATA
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.scientific.geotiff import GeoImage, GeoMask, WhereData, open_geotiff
 from convlora.data.scientific.grids import require_equal_grids
 from convlora.data.scientific.kinds import image_kind
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
-
-from .makers import L2A, percentile_window, ramp, save_geotiff, through
+from tests.data.scientific.makers import L2A, percentile_window, ramp, save_geotiff, through
 
 LIMITS = ImageLimits()
 H, W = 24, 37

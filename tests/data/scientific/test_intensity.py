@@ -9,8 +9,7 @@ from convlora.data.scientific.nifti import open_nifti
 from convlora.data.scientific.parts import StackImage
 from convlora.data.scientific.windows import CT_WINDOWS, Window, given_window, intensity_problem
 from convlora.data.settings import DataSettings, ImageLimits
-
-from .makers import ramp, save_nifti, through
+from tests.data.scientific.makers import ramp, save_nifti, through
 
 LIMITS = ImageLimits()
 

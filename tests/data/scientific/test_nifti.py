@@ -9,16 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convlora.data.images import image_size, read_image
-from convlora.data.masks import read_mask
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.scientific import nifti
 from convlora.data.scientific.grids import require_equal_grids
 from convlora.data.scientific.nifti import open_nifti
 from convlora.data.scientific.parts import StackImage, StackMask
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError, PairingError
-
-from .makers import percentile_window, radiological, ramp, save_nifti, through
+from tests.data.scientific.makers import percentile_window, radiological, ramp, save_nifti, through
 
 LIMITS = ImageLimits()
 SHAPE = (5, 4, 3)

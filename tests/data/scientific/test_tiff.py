@@ -11,16 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convlora.data.images import image_size, read_image
-from convlora.data.masks import read_mask
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.scientific.kinds import image_kind, mask_kind
 from convlora.data.scientific.parts import StackImage, StackMask
 from convlora.data.scientific.tiff import open_tiff
 from convlora.data.scientific.tiff_tags import tiff_kind
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
-
-from .makers import percentile_window, ramp, through
+from tests.data.scientific.makers import percentile_window, ramp, through
 
 LIMITS = ImageLimits()
 H, W = 6, 9
@@ -186,7 +185,7 @@ def test_the_rule_decides_how_values_are_shown(tmp_path, rule):
 
 
 def test_twelve_bits_are_full_at_4095(tmp_path):
-    from ..files import tiff
+    from tests.data.files import tiff
 
     values = ramp((8, 8), "uint16") % 4096
     first, second = values.reshape(-1, 2).T
@@ -283,7 +282,7 @@ def test_descriptions_that_lie_are_refused(tmp_path, text, message):
 def test_a_deflate_bomb_gives_no_more_than_its_page(tmp_path):
     import zlib
 
-    from ..files import tiff
+    from tests.data.files import tiff
 
     packed = zlib.compress(bytes(300_000_000), 1)
     content = tiff(packed, 16, height=8, width=8)

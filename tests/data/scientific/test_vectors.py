@@ -7,13 +7,12 @@ import shapely
 from PIL import Image, ImageDraw
 from rasterio.warp import transform as warp
 
-from convlora.data.masks import read_mask
+from convlora.data.pixels.masks import read_mask
 from convlora.data.scientific.geotiff import open_geotiff
 from convlora.data.scientific.vectors import VectorMask, layer_classes, read_layer
 from convlora.data.settings import ImageLimits
 from convlora.errors import DataError, MaskError
-
-from .makers import L2A, ramp, save_geotiff
+from tests.data.scientific.makers import L2A, ramp, save_geotiff
 
 LIMITS = ImageLimits()
 H, W = 40, 60

@@ -16,7 +16,7 @@ from convlora.data.catalog.fetching import Record
 from convlora.data.catalog.layout import LISTING, LISTING_OF_ARCHIVE, RECORD, Layout, lay_out
 from convlora.data.catalog.sets import SETS, PaperSet, find_set
 from convlora.data.catalog.unpacking import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, folder_of, opened_archive, unpack
-from convlora.data.listing import read_listing
+from convlora.data.readers.listing import read_listing
 from convlora.errors import DataError, OutputError, SettingsError
 from convlora.files import output_errors, whole_folder
 

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from convlora.data.catalog.fetching import Progress
-from convlora.data.checking import THREADS
-from convlora.data.decoding import DEFAULT_LIMITS, image_size, opened, upright
+from convlora.data.findings.checking import THREADS
+from convlora.data.pixels.decoding import DEFAULT_LIMITS, image_size, opened, upright
 from convlora.data.samples import Sample
 from convlora.data.sources import file_of
 from convlora.errors import DataError

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convlora.data.labels import LabelFormat
-from convlora.data.measuring import Measured
+from convlora.data.findings.measuring import Measured
+from convlora.data.labels.format import LabelFormat
 from convlora.data.settings import DataSettings
 
 HARMS = ("harmful", "notable", "hint")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convlora.data.measuring import THUMBNAIL
+from convlora.data.findings.measuring import THUMBNAIL
 
 _SIDE = 16  # rows and columns that are compared
 _ALIKE = 0.985

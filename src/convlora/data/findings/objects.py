@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convlora.data.findings.finding import Finding, Survey, few
-from convlora.data.measuring import Measured
+from convlora.data.findings.measuring import Measured
 
 PATCH = 16
 """Side of the model's patches, in pixels of its input: what is smaller is one token among others."""

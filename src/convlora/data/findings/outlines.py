@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from convlora.data.edges import REACH, EdgeFit
+from convlora.data.findings.edges import REACH, EdgeFit
 from convlora.data.findings.finding import Finding, Survey, few
 
 _FOLLOWS = 0.8

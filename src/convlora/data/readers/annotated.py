@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from convlora.data.bits import IGNORED
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.bits import IGNORED
+from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.polygons import IGNORE, MOST_CLASSES
 from convlora.data.samples import Sample, first_few, stem
 from convlora.data.settings import BACKGROUND, DataSettings

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from convlora.data.labels import LabelFormat
-from convlora.data.masks import read_mask
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.annotated import sample_names
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex

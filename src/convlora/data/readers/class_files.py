@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from convlora.data.bits import IGNORED, bit
-from convlora.data.images import image_size
-from convlora.data.labels import LabelFormat, share
-from convlora.data.masks import read_mask
-from convlora.data.multilabel import ignored_value, require_one_value
+from convlora.data.labels.bits import IGNORED, bit
+from convlora.data.labels.format import LabelFormat, share
+from convlora.data.pixels.images import image_size
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.annotated import sample_names
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex
+from convlora.data.readers.multilabel import ignored_value, require_one_value
 from convlora.data.readers.patterns import Patterns
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import DataSettings, ImageLimits
@@ -36,7 +36,7 @@ class ClassFilesMask:
     ignore_index: int | None
     """Value of pixels that are ignored; None if there is none."""
     multilabel: bool
-    """Whether classes may overlap; then the values are bit fields of `convlora.data.bits`, else class ids."""
+    """Whether classes may overlap; then the values are bit fields of `convlora.data.labels.bits`, else class ids."""
 
     def __str__(self) -> str:
         return f"the masks of {self.image}"

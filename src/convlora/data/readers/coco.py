@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.decoding import image_size
+from convlora.data.pixels.decoding import image_size
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,

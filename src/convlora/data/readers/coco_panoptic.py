@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.bits import IGNORED, bit
-from convlora.data.decoding import opened, upright
+from convlora.data.labels.bits import IGNORED, bit
+from convlora.data.pixels.decoding import opened, upright
 from convlora.data.readers.annotated import label_format, sample_names, settle_splits, unlisted_note
 from convlora.data.readers.coco import KEYS, find_files, split_for
 from convlora.data.readers.coco_file import Category, CocoFile, class_names, id_of, read_coco_file, table, text_of

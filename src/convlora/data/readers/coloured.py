@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convlora.data.colour_distances import nearest_colours, require_distinct
-from convlora.data.colour_tables import TRANSPARENT, UNSURE, ColourTable, read_colours
-from convlora.data.decoding import opened, raw_mode, upright
+from convlora.data.labels.colour_distances import nearest_colours, require_distinct
+from convlora.data.labels.colour_tables import TRANSPARENT, UNSURE, ColourTable, read_colours
+from convlora.data.pixels.decoding import opened, raw_mode, upright
 from convlora.data.readers.embedded import EmbeddedMask
 from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample

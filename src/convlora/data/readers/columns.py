@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
-from convlora.data.labels import LabelFormat
-from convlora.data.masks import one_value_a_pixel
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.decoding import require_allowed_size
+from convlora.data.pixels.masks import one_value_a_pixel
 from convlora.data.readers.json_files import read_json
 from convlora.data.settings import DataSettings, ImageLimits
 from convlora.errors import DataError, MaskError, SettingsError

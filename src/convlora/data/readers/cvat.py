@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.colours import class_colour
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.colours import class_colour
+from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,

@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from convlora.data.colours import Colour
-from convlora.data.colours import from_hex as colour_from_hex
+from convlora.data.labels.colours import Colour
+from convlora.data.labels.colours import from_hex as colour_from_hex
 from convlora.data.readers.polygons import Region, Runs, ellipse, polygon, rectangle, runs, usable
 from convlora.data.readers.xml_files import elements
 from convlora.errors import DataError

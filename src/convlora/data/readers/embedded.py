@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from convlora.data.decoding import Embedded
-from convlora.data.images import image_size, read_image
-from convlora.data.masks import read_mask
+from convlora.data.pixels.decoding import Embedded
+from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.masks import read_mask
 from convlora.data.settings import ImageLimits
 
 

@@ -6,9 +6,9 @@ import dataclasses
 from importlib import import_module
 from pathlib import Path
 
-from convlora.data.multilabel import with_channels
 from convlora.data.readers.coloured import in_colours
 from convlora.data.readers.found import FoundData
+from convlora.data.readers.multilabel import with_channels
 from convlora.data.readers.pictures import in_pictures
 from convlora.data.settings import FORMATS, DataSettings
 from convlora.errors import SettingsError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.samples import Sample
 
 

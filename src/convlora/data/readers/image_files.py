@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.decoding import IMAGE_SUFFIXES
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.samples import first_few
 from convlora.errors import PairingError
 

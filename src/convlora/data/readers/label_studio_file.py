@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from convlora.data.decoding import IMAGE_SUFFIXES
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.json_files import is_name, read_json, shown
 from convlora.data.readers.label_studio_brush import Brush
 from convlora.data.readers.polygons import Region, ellipse, polygon, usable

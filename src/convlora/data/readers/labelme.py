@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.images import image_size
+from convlora.data.pixels.images import image_size
 from convlora.data.readers.annotated import label_format, sample_names, settle_splits, split_of, unannotated_note
 from convlora.data.readers.embedded import EmbeddedImage
 from convlora.data.readers.found import FoundData

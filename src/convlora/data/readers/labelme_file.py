@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import Embedded
-from convlora.data.masks import read_mask
+from convlora.data.pixels.decoding import Embedded
+from convlora.data.pixels.masks import read_mask
 from convlora.data.readers.json_files import read_json
 from convlora.data.readers.polygons import Region, Runs, ellipse, polygon, rectangle, usable
 from convlora.data.settings import ImageLimits

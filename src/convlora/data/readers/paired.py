@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convlora.data.channels import image_suffixes
-from convlora.data.decoding import IMAGE_SUFFIXES
-from convlora.data.pairing import find_samples
+from convlora.data.pixels.channels import image_suffixes
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.class_files import CLASS, read_class_files
 from convlora.data.readers.found import FoundData
+from convlora.data.readers.pairing import find_samples
 from convlora.data.readers.patterns import Patterns, find_by_pattern
 from convlora.data.scientific.kinds import mask_kind
 from convlora.data.settings import DataSettings

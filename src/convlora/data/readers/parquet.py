@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convlora.data.decoding import IMAGE_SUFFIXES
 from convlora.data.extras import need
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.annotated import settle_splits, split_of
 from convlora.data.readers.columns import NAMES_FILE, GridMask, names_format, pick_columns, read_names_file, reason
 from convlora.data.readers.embedded import EmbeddedImage, EmbeddedMask

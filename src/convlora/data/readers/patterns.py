@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from convlora.data.decoding import IMAGE_SUFFIXES
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.annotated import sample_names
 from convlora.data.readers.image_files import ImageIndex
 from convlora.data.samples import Sample, first_few, stem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample
 from convlora.data.scientific.choosing import choose_intensity

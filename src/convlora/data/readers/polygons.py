@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convlora.data.bits import IGNORED, bit
+from convlora.data.labels.bits import IGNORED, bit
 from convlora.data.readers.regions import Cover, Polygon, Region, Runs, ellipse, polygon, rectangle, runs
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
@@ -106,7 +106,7 @@ def paint(shapes: Iterable[Shape], size: tuple[int, int], *, multilabel: bool = 
         multilabel: A pixel is of the classes of all shapes that it is in, instead of the last one's.
 
     Returns:
-        int32 (H, W): class ids, 0 where no shape is, `IGNORE`; with `multilabel` bit fields of `convlora.data.bits`.
+        int32 (H, W): class ids, 0 where no shape is, `IGNORE`; of `multilabel`, bits (`convlora.data.labels.bits`).
 
     Raises:
         MaskError: A shape cannot be painted, or they cover the image absurdly often.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convlora.data.channels import image_suffixes
-from convlora.data.pairing import find_samples
+from convlora.data.pixels.channels import image_suffixes
 from convlora.data.readers.found import FoundData
+from convlora.data.readers.pairing import find_samples
 from convlora.data.settings import DataSettings
 
 
@@ -16,5 +16,5 @@ def recognise(images: Path, masks: Path | None) -> str | None:
 
 
 def read(settings: DataSettings) -> FoundData:
-    """Read the rows; see `convlora.data.listing`."""
+    """Read the rows; see `convlora.data.readers.listing`."""
     return FoundData(find_samples(settings.images, settings.masks, image_suffixes(settings.channels)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from convlora.data.decoding import IMAGE_SUFFIXES
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.annotated import split_of
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.voc_classes import read_names, with_classes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from convlora.data.colour_tables import ColourTable, read_colours, value_of
-from convlora.data.decoding import IMAGE_SUFFIXES, opened
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.colour_tables import ColourTable, read_colours, value_of
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.decoding import IMAGE_SUFFIXES, opened
 from convlora.data.readers.coloured import with_table
 from convlora.data.readers.found import FoundData
 from convlora.data.settings import BACKGROUND, IGNORE, DataSettings, ImageLimits

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from convlora.data.decoding import image_size
-from convlora.data.labels import LabelFormat
+from convlora.data.labels.format import LabelFormat
+from convlora.data.pixels.decoding import image_size
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
 from convlora.data.extras import need
+from convlora.data.pixels.decoding import require_allowed_size
 from convlora.data.scientific.dicom_headers import (
     JPEG_2000,
     Instance,

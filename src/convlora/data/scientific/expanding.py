@@ -146,7 +146,7 @@ def _image_stacks(path: Path, how: Reading, notes: list[str]) -> Sequence[Stack]
         return series
     if kind == "tiff":
         stack = open_tiff(path, how.limits)
-        # pages may be channels, which convlora.data.channels tells
+        # pages may be channels, which convlora.data.pixels.channels tells
         plain = how.channels is not None and (stack.count == 1 or stack.channels != how.channels)
         return None if plain else [stack]
     return None

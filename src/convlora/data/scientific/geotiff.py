@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
 from convlora.data.extras import need
-from convlora.data.labels import NO_DATA
-from convlora.data.masks import one_value_a_pixel, read_mask
+from convlora.data.labels.format import NO_DATA
+from convlora.data.pixels.decoding import require_allowed_size
+from convlora.data.pixels.masks import one_value_a_pixel, read_mask
 from convlora.data.scientific.geometry import RasterGeometry
 from convlora.data.scientific.parts import StackImage, as_rgb, channels_last
 from convlora.data.scientific.stacks import quiet, reading, stride

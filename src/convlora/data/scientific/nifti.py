@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
 from convlora.data.extras import need
+from convlora.data.pixels.decoding import require_allowed_size
 from convlora.data.scientific.geometry import NiftiGeometry
 from convlora.data.scientific.intensity import looks_like_ct
 from convlora.data.scientific.stacks import MOST_SAMPLED, quiet, reading

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
-from convlora.data.masks import one_value_a_pixel
+from convlora.data.pixels.decoding import require_allowed_size
+from convlora.data.pixels.masks import one_value_a_pixel
 from convlora.data.scientific.geometry import Geometry
 from convlora.data.scientific.intensity import as_bytes, stack_windows
 from convlora.data.scientific.stacks import Stack

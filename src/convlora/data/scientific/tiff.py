@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
 from convlora.data.extras import need
+from convlora.data.pixels.decoding import require_allowed_size
 from convlora.data.scientific.geometry import Geometry
 from convlora.data.scientific.stacks import quiet, reading, sampled
 from convlora.data.scientific.tiff_pages import finished_pixels, page_kind, page_pixels, upright_size

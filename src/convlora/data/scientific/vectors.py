@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from convlora.data.decoding import require_allowed_size
 from convlora.data.extras import need
+from convlora.data.pixels.decoding import require_allowed_size
 from convlora.data.samples import first_few
 from convlora.data.scientific.geotiff import GeoRaster
 from convlora.data.scientific.stacks import quiet, reading

@@ -1,0 +1,1 @@
+"""Image and mask files become arrays, without trusting them."""

@@ -1,0 +1,1 @@
+"""Which images train, validate and test, and how often they are seen."""
