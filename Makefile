@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types contract check soak bench wheel clean
+.PHONY: install demo test lint types contract check soak bench bench-huge wheel clean
 
 # torch first and alone: the pinned CPU build must win before anything else asks for torch
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -44,6 +44,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.reading
+
+# a raster of 20,000 x 20,000 pixels; half an hour on two cores
+bench-huge: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.huge_raster
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel

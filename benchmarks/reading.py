@@ -70,10 +70,9 @@ def to_rgb(values: np.ndarray) -> np.ndarray:
 def ours(path: Path) -> Callable[[], object]:
     samples = find_images(str(path), how=Reading(intensity="auto"))
 
-    def read() -> object:
+    def read() -> None:
         for sample in samples:
             read_image(sample.image)
-        return None
 
     return read
 
@@ -105,7 +104,7 @@ def rasters(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, floa
 
 
 def pictures(folder: Path, rounds: int) -> dict[str, float]:
-    """Plain pictures, which go the way of Pillow."""
+    """Pictures that Pillow decodes."""
     pixels = (np.moveaxis(scene(SIDE, SIDE, 3), 0, -1) * 255).astype(np.uint8)
     table = {}
     for suffix, options in (("png", {}), ("jpg", {"quality": 90}), ("tif", {"compression": "tiff_lzw"})):
@@ -113,7 +112,10 @@ def pictures(folder: Path, rounds: int) -> dict[str, float]:
         Image.fromarray(pixels).save(path, **options)
         bare, own = paired(lambda path=path: np.asarray(Image.open(path).convert("RGB")), ours(path), rounds)
         table[f"{suffix}: Pillow / ours"] = bare / own
-    return table
+    deep = folder / "deep.png"
+    Image.fromarray((scene(SIDE, SIDE, 1)[0] * 4000).astype(np.uint16)).save(deep)
+    bare, own = paired(lambda: np.asarray(Image.open(deep)), ours(deep), rounds)
+    return table | {"png of 16-bit grey: Pillow / ours": bare / own}
 
 
 def stacks(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:

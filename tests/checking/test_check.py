@@ -9,7 +9,7 @@ from convlora.checking.check import check
 from convlora.checking.settings import CheckSettings
 from convlora.checking.summary import class_figures
 from convlora.errors import DataError, SettingsError
-from tests.data.files import data_set
+from tests.data.files import data_set, noise, save
 from tests.data.findings.sets import FLAWS, hela
 
 
@@ -72,6 +72,30 @@ def test_classes_that_overlap_get_a_page_too(tmp_path):
     settings = CheckSettings(**folders, output=str(tmp_path / "out"), augment=True, task="multilabel")
     page = check(settings).write(tmp_path / "out")
     assert page.read_text(encoding="utf-8").count("<img ") >= 7
+
+
+def test_the_format_is_told_once(tmp_path):
+    for i in range(6):
+        save(tmp_path / "images" / f"s{i}.png", noise(24, 32, seed=i))
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"s{i}.txt").write_text("0 0.2 0.2 0.8 0.2 0.8 0.7\n")
+    found = check(CheckSettings(images=str(tmp_path)))
+    told = found.as_json()
+    assert told["format"]["name"] == "yolo" and not any("read as yolo" in note for note in told["notes"])
+    page = found.write(tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count(told["format"]["reason"]) == 1
+
+
+def test_raw_channels_are_told_on_the_page_and_have_no_saturation(tmp_path):
+    for i in range(6):
+        values = noise(24, 32, 4, seed=i, dtype=np.uint16)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        np.save(tmp_path / "images" / f"s{i}.npy", values)
+        save(tmp_path / "masks" / f"s{i}.png", np.eye(24, 32, dtype=np.uint8))
+    settings = CheckSettings(images=str(tmp_path), channels=4, augment=True, output="out")
+    page = check(settings).write(tmp_path / "out").read_text(encoding="utf-8")
+    assert re.findall(r"channel (\d): mean [\d.]+", page) == ["0", "1", "2", "3"]
+    assert "brightness 0.2" in page and "saturation" not in page
 
 
 @pytest.mark.parametrize(

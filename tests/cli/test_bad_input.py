@@ -74,11 +74,11 @@ BAD_DATA = {
     "empty_masks": (lambda d: clear(d / "masks"), r"masks: .*has no image files \(\.png .*holds nothing"),
     "an_image_without_a_mask": (
         lambda d: (d / "masks" / "i2.png").unlink(),
-        r"1 images without a mask \(i2\.png\).*Rename, add or remove files",
+        r"1 image without a mask \(i2\.png\).*Rename, add or remove files",
     ),
     "a_mask_without_an_image": (
         lambda d: (d / "images" / "i2.png").unlink(),
-        r"1 masks without an image \(i2\.png\).*Rename, add or remove files",
+        r"1 mask without an image \(i2\.png\).*Rename, add or remove files",
     ),
     "two_images_of_one_stem": (
         lambda d: shutil.copy(d / "images" / "i2.png", d / "images" / "i2.bmp"),

@@ -30,14 +30,14 @@ def test_the_embedded_set_prints_what_the_readme_shows(capsys):
 def test_each_finding_is_told_once_with_its_harm(capsys, spoilt):
     outcome = convlora(capsys, "check", spoilt)
     lines = outcome.out.splitlines()
-    assert outcome.code == 0 and lines[-1] == "All images and masks are usable."
+    assert outcome.code == 0 and lines[-1] == "All images and masks can be read; 1 harmful finding."
     assert [line.split(":")[0] for line in lines[-3:-1]] == ["harmful", "hint"]
     assert outcome.out.count("so scores come out too good") == 1
 
 
 def test_strict_fails_on_harmful_findings_only(capsys, spoilt, tmp_path):
     outcome = convlora(capsys, "check", spoilt, "--strict", "true")
-    assert_one_line(outcome, 3, r"1 harmful findings \(--strict\), the first: 1 images are in several splits")
+    assert_one_line(outcome, 3, r"1 harmful finding \(--strict\), the first: 1 image is in several splits")
     data = hela(2)
     FLAWS["specks"](data)
     assert convlora(capsys, "check", data.write(tmp_path / "b"), "--strict", "true").code == 0

@@ -34,6 +34,15 @@ def test_help_of_a_command_is_a_success(capsys):
     assert outcome.code == 0 and "--overlays" in outcome.out and outcome.errors == []
 
 
+def test_help_imports_none_of_the_large_libraries():
+    commands = [[name, "--help"] for name in COMMANDS] + [["data", "get", "--help"]]
+    code = f"import sys; from convlora.cli.main import main; print({{main(c) for c in {commands}}}, *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    codes, *modules = done.stdout.splitlines()[-1].split()
+    assert codes == "{0}"
+    assert not {"numpy", "PIL", "scipy", "torch", "tqdm", "urllib.request"}.intersection(modules)
+
+
 def test_version_is_that_of_the_package(capsys):
     assert convlora(capsys, "--version").out == f"convlora {__version__}\n"
 
@@ -75,7 +84,7 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(capsys, tmp_path):
     assert convlora(capsys, *arguments).code == 3
     outcome = convlora(capsys, *arguments, "--debug")
     assert outcome.code == 3
-    assert outcome.errors[0].startswith("Traceback") and any("check_data" in line for line in outcome.errors)
+    assert outcome.errors[0].startswith("Traceback") and any("in recognised" in line for line in outcome.errors)
     assert outcome.errors[-1].startswith("convlora: ")
 
 

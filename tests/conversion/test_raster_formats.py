@@ -87,7 +87,7 @@ def test_colours_are_a_palette_over_class_ids(tmp_path):
         expected = np.array([*labels.colours, *[(255, 255, 255)] * 253], dtype=np.uint8)[mask]
         assert np.array_equal(np.array(image.convert("RGB")), expected)
     lines = (out / "labelmap.txt").read_text().splitlines()
-    assert lines[1:] == ["background:0,0,0::", "leaf:10,20,30::", "stem & root:200,0,7::"]
+    assert lines[1:] == ["background:0,0,0::", "leaf:10,20,30::", "stem & root:200,0,7::", "ignore:255,255,255::"]
 
 
 def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):

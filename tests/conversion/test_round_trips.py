@@ -1,5 +1,6 @@
 """Every format that is written, read again by this package's own readers, and converted from one to the next."""
 
+import dataclasses
 import itertools
 import tempfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from rasterio.transform import Affine
 
@@ -54,6 +56,39 @@ def test_masks_are_found_again_without_a_word_and_equal(target, options, mask):
         again = read_again(found)
         assert again.keys() == {"p0", "p1"}
         assert np.array_equal(again["p0"], mask) and np.array_equal(again["p1"], PICTURE)
+
+
+@pytest.mark.parametrize("target", ANNOTATED)
+def test_images_may_have_raw_channels(tmp_path, target):
+    (tmp_path / "bands").mkdir()
+    path = tmp_path / "bands/a.tif"
+    tifffile.imwrite(path, np.zeros((5, *PICTURE.shape), np.uint16), planarconfig="separate", photometric="minisblack")
+    sample = dataclasses.replace(save_samples(tmp_path, [PICTURE])[0], name="a", image=path)
+    options = ConversionOptions(copy_images=True)
+    convert_samples([sample], LABELS, target, tmp_path / "out", options, channels=5)
+    again = read_again(find_data(DataSettings(images=str(tmp_path / "out"), channels=5)))
+    assert np.array_equal(again["a"], PICTURE)
+
+
+@pytest.mark.parametrize("target", ["coco", "cvat"])
+def test_colours_of_classes_are_found_again(tmp_path, target):
+    colours = ((0, 0, 0), (1, 2, 3), (250, 0, 9))
+    labels = dataclasses.replace(LABELS, colours=colours)
+    assert convert(save_samples(tmp_path, [PICTURE]), labels, target, tmp_path / "out").labels.colours == colours
+
+
+def test_masks_in_colours_are_found_again_with_what_is_ignored(tmp_path):
+    white = ((255, 255, 255), (1, 2, 3), (250, 0, 9))
+    labels = dataclasses.replace(LABELS, colours=white)
+    mask = PICTURE.copy()
+    mask[0, :3] = 255
+    samples = save_samples(tmp_path, [mask])
+    convert_samples(samples, labels, "colours", tmp_path / "out", ConversionOptions(copy_images=True))
+    table = str(tmp_path / "out/labelmap.txt")
+    places = {"images": str(tmp_path / "out/images"), "masks": str(tmp_path / "out")}
+    found = find_data(DataSettings(**places, mask_format="colours", colours=table))
+    assert found.labels.classes == LABELS.classes and found.labels.colours == white
+    assert np.array_equal(read_again(found)["p0"], mask)
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(ANNOTATED, 2)))

@@ -67,3 +67,21 @@ def png_grey(values, depth):
         for kind, body in ((b"IDAT", data), (b"IEND", b""))
     )
     return png_header(height, width, depth, 0) + chunks
+
+
+def corrupted(content, rng):
+    """Bytes changed at random, most of them where headers are; sometimes cut, doubled or pushed apart."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        place = rng.integers(0, min(600, len(content)) if rng.random() < 0.4 else len(content))
+        length = int(rng.choice([1, 1, 1, 2, 4]))
+        content[place : place + length] = rng.choice([b"\0", b"\xff", b"\x7f", rng.bytes(1)]) * length
+    kind = rng.random()
+    if kind < 0.15:
+        del content[rng.integers(0, len(content)) :]
+    elif kind < 0.2:
+        content[0:0] = rng.bytes(rng.integers(1, 9))
+    elif kind < 0.25:
+        place = rng.integers(0, len(content))
+        content[place:place] = content[place : place + 50]
+    return bytes(content)

@@ -194,6 +194,27 @@ def label_studio(kind):
     return write
 
 
+def roboflow_masks(root):
+    save_images(root / "train", ".png")
+    for i, ids in enumerate(IDS):
+        Image.fromarray(ids).save(root / "train" / f"s{i}_mask.png")
+    (root / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, a\n2, b\n")
+    return {"images": str(root)}
+
+
+def run_lengths(root):
+    """Runs down the columns of the whole mask of a class."""
+    lines = ["ImageId,ClassId,EncodedPixels"]
+    for i, ids in enumerate(IDS):
+        for class_id in (1, 2):
+            inside = (ids == class_id).ravel(order="F").astype(int)
+            bounds = np.flatnonzero(np.diff(inside, prepend=0, append=0))
+            pairs = zip((bounds[::2] + 1).tolist(), (bounds[1::2] - bounds[::2]).tolist(), strict=True)
+            lines.append(f"s{i}.png,{NAMES[class_id]}," + " ".join(f"{start} {length}" for start, length in pairs))
+    (root / "train.csv").write_text("\n".join(lines))
+    return {"images": save_images(root / "images"), "masks": str(root / "train.csv")}
+
+
 def labelme(root):
     images = save_images(root / "set")
     for i, ids in enumerate(IDS):
@@ -377,6 +398,8 @@ FORMATS = {
     "yolo": yolo,
     "label-studio, polygons": label_studio("polygons"),
     "label-studio, brush": label_studio("brush"),
+    "roboflow-masks": roboflow_masks,
+    "run-lengths": run_lengths,
     "labelme": labelme,
     "cvat": cvat,
     "voc, P": voc("P"),

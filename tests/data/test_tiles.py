@@ -64,6 +64,8 @@ class WindowedMask:
         raise AssertionError("read whole")
 
     def read_window(self, top, left, height, width, limits):
+        if height * width > limits.max_pixels:
+            raise ImageError("too large")
         rows, columns = np.mgrid[top : top + height, left : left + width]
         values = np.where((rows // 10 == 70) & (columns // 10 == 90), 1, 0)
         values[(rows == 3) & (columns == 5)] = 2

@@ -6,7 +6,7 @@ from PIL import Image
 from convlora.data.labels.bits import pack
 from convlora.data.pixels.masks import read_mask
 from convlora.inference.masks import mask_pictures
-from convlora.inference.output import class_parts, file_names
+from convlora.inference.output import class_parts, image_files
 from convlora.inference.settings import PredictSettings
 
 COLOURS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (1, 2, 3)}
@@ -52,6 +52,6 @@ def test_files_of_classes_are_named_by_class_or_by_number_where_the_name_would_n
         enumerate(["background", "leaf", "big stem/root", "a b", "a-b", "overlay", "probability_2", "É", "7", "/"])
     )
     assert class_parts(id2label) == ["leaf", "big-stem-root", "3", "4", "5", "6", "É", "8", "9"]
-    names = file_names("x", settings(overlays=True, probabilities=True), 3, ["leaf", "stem"])
-    assert names == ["x_probability_1.png", "x_probability_2.png", "x_overlay.png", "x_leaf.png", "x_stem.png"]
-    assert file_names("x", settings(), 3) == ["x.png"]
+    names = image_files("x", settings(overlays=True, probabilities=True), 3, ["leaf", "stem"])
+    assert [*names] == ["x_probability_1.png", "x_probability_2.png", "x_overlay.png", "x_leaf.png", "x_stem.png"]
+    assert [*image_files("x", settings(), 3)] == ["x.png"]

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from convlora.cli import reproduce as cli
-from convlora.data.catalog.get import GetSettings, get_set
+from convlora.data.catalog.get import get_set
 from convlora.data.catalog.sets import SETS
+from convlora.data.catalog.settings import GetSettings
 from convlora.data.findings.checking import check_data
 from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.listing import read_listing

@@ -9,11 +9,10 @@ from typing import Any
 from convlora import __version__
 from convlora.checking.pictures import Picture, Pictures, shown_for
 from convlora.checking.settings import CheckSettings
-from convlora.checking.summary import brightness, class_figures, layouts, sizes
+from convlora.checking.summary import brightness, class_figures, layouts, other_notes, sizes
 from convlora.data.findings.checking import CheckedData
 from convlora.data.findings.finding import Finding, Survey
 from convlora.data.labels.colours import as_hex
-from convlora.data.readers.finding import format_note
 from convlora.files import write_text
 
 _MOST_CLASSES = 24
@@ -31,7 +30,6 @@ def write_page(
     loader = ChoiceLoader([PackageLoader("convlora", "checking"), PackageLoader("convlora", "evaluation")])
     samples = [sample for part in checked.splits.values() for sample in part]
     pictures = Pictures(samples, checked.labels, settings)
-    told = {format_note(*found), *map(str, checked.findings)}
     page = (
         Environment(loader=loader, autoescape=True)
         .get_template("page.html")
@@ -41,13 +39,14 @@ def write_page(
             date=datetime.date.today().isoformat(),
             found=found,
             findings=[(finding, _shown(finding, survey, pictures)) for finding in checked.findings],
-            notes=[note for note in checked.notes if note not in told],
+            notes=other_notes(checked, found),
             classes=_class_rows(survey),
             splits={split: len(part) for split, part in checked.splits.items() if part},
             brightness=brightness(survey),
             sizes=[(f"{width} × {height}", count) for (height, width), count in sizes(survey)[:_MOST_SIZES]],
             more_sizes=max(0, len(sizes(survey)) - _MOST_SIZES),
             layouts=layouts(survey),
+            channels=checked.statistics.lines() if checked.statistics is not None else [],
             image_size=settings.image_size,
             tile=settings.tile,
             ignored=checked.ignored_pixels,
@@ -113,6 +112,8 @@ def _augmentation_text(settings: CheckSettings) -> str:
     if not chosen.enabled:
         return "off"
     changes = {name: value for name, value in vars(chosen.changes).items() if value}
+    if settings.channels is not None:
+        changes.pop("saturation", None)  # which raw channels do not have
     listed = ", ".join(
         name.replace("_", " ") + ("" if value is True else f" {value:g}") for name, value in changes.items()
     )

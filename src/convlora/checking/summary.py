@@ -12,6 +12,7 @@ import numpy as np
 from convlora.data.findings.checking import CheckedData
 from convlora.data.findings.finding import Survey
 from convlora.data.findings.objects import PATCH
+from convlora.data.readers.finding import format_note
 from convlora.data.samples import SPLITS
 from convlora.data.settings import DataSettings
 
@@ -93,9 +94,14 @@ def layouts(survey: Survey) -> list[tuple[str, int]]:
     return Counter(item.layout for item in details if item is not None).most_common()
 
 
+def other_notes(checked: CheckedData, found: tuple[str, str]) -> list[str]:
+    """The notes that repeat neither a finding nor the format, which are told by themselves."""
+    told = {format_note(*found), *map(str, checked.findings)}
+    return [note for note in checked.notes if note not in told]
+
+
 def as_json(checked: CheckedData, survey: Survey, found: tuple[str, str]) -> dict[str, Any]:
     """All figures and findings as plain values; `found` is the format of the data and why it is taken for that."""
-    told = {str(finding) for finding in checked.findings}
     return {
         "usable": True,
         "format": {"name": found[0], "reason": found[1]},
@@ -107,6 +113,6 @@ def as_json(checked: CheckedData, survey: Survey, found: tuple[str, str]) -> dic
         "layouts": dict(layouts(survey)),
         "brightness": {split: {"mean": m, "deviation": d} for split, (m, d) in brightness(survey).items()},
         "channels": checked.statistics.as_json() if checked.statistics is not None else None,
-        "notes": [note for note in checked.notes if note not in told],
+        "notes": other_notes(checked, found),
         "findings": [dataclasses.asdict(finding) for finding in checked.findings],
     }

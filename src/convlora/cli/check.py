@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from convlora.checking.settings import CheckSettings
 from convlora.cli.display import counting, print_data
+from convlora.cli.printing import printable
 from convlora.errors import DataError
 from convlora.settings import from_arguments
 
@@ -29,6 +30,7 @@ def run(arguments: Sequence[str]) -> None:
         positional=("images",),
     )
     from convlora.checking.check import check  # here, as --help must be quick
+    from convlora.data.samples import counted
 
     try:
         with counting("checking images") if not settings.json else nullcontext() as progress:
@@ -47,12 +49,16 @@ def run(arguments: Sequence[str]) -> None:
     harmful = [finding for finding in found.data.findings if finding.harm == "harmful"]
     if settings.strict and harmful:
         sys.stdout.flush()
-        raise DataError(f"{len(harmful)} harmful findings (--strict), the first: {harmful[0]}")
+        raise DataError(
+            f"{counted(len(harmful), 'harmful finding', 'harmful findings')} (--strict), the first: {harmful[0]}"
+        )
 
 
 def _print(found: Check) -> None:
     told = {str(finding) for finding in found.data.findings}
     print_data(found.data, without=told)
     for finding in found.data.findings:
-        print(f"{finding.harm}: {finding}")
-    print("All images and masks are usable.")
+        print(printable(f"{finding.harm}: {finding}"))
+    harmful = sum(finding.harm == "harmful" for finding in found.data.findings)
+    problems = f"{harmful} harmful {'finding' if harmful == 1 else 'findings'}"
+    print(f"All images and masks can be read; {problems}." if harmful else "All images and masks are usable.")

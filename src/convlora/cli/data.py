@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from shlex import quote
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from convlora.cli.display import print_table
-from convlora.data.catalog.get import GetSettings, Obtained, Progress, get_set
+from convlora.cli.display import new_bar, print_table
 from convlora.data.catalog.sets import SETS
+from convlora.data.catalog.settings import GetSettings
 from convlora.errors import SettingsError
 from convlora.settings import from_arguments
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from convlora.data.catalog.get import Obtained, Progress
 
 _HELP = """usage: convlora data get NAME [--flag value ...]
        convlora data list
@@ -50,6 +54,8 @@ def _get(arguments: Sequence[str]) -> None:
         description="Download a set of the paper, verify it, and lay it out for training. What is there is kept.",
         positional=("name",),
     )
+    from convlora.data.catalog.get import get_set
+
     with stages() as progress:
         data = get_set(settings, progress=progress)
     print_obtained(data)
@@ -81,7 +87,7 @@ def stages() -> Iterator[Progress]:
             close()
             counted = stage in ("looking at masks", "scoring")
             unit = {"unit": "image"} if counted else {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
-            bars[stage] = tqdm(desc=stage, **unit)
+            bars[stage] = new_bar(desc=stage, **unit)
         bars[stage].total = total or None
         bars[stage].update(done - bars[stage].n)
         if total and done >= total:

@@ -6,14 +6,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from convlora.data.findings.checking import CheckedData
+from convlora.cli.printing import printable
 from convlora.training.events import Checking, Event, Progress, Started
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from convlora.data.findings.checking import CheckedData
     from convlora.evaluation.results import RunResult
 
 
@@ -22,6 +23,13 @@ def quiet_libraries() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+def new_bar(**options: Any) -> tqdm:
+    """A progress bar; its library is imported with the first one, because `--help` shows none and must be quick."""
+    from tqdm import tqdm
+
+    return tqdm(**options)
 
 
 class TrainingDisplay:
@@ -70,7 +78,7 @@ class TrainingDisplay:
         if self.bar is None or self.stage != stage:
             self.close()
             self.stage = stage
-            self.bar = tqdm(total=total, initial=done, desc=stage, unit=unit, file=sys.stderr)
+            self.bar = new_bar(total=total, initial=done, desc=stage, unit=unit, file=sys.stderr)
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
@@ -96,7 +104,7 @@ def counting(description: str, unit: str = "image", *, at_once: bool = True) -> 
     with contextlib.ExitStack() as stack:
 
         def new() -> tqdm:
-            return stack.enter_context(tqdm(desc=description, unit=unit, file=sys.stderr))
+            return stack.enter_context(new_bar(desc=description, unit=unit, file=sys.stderr))
 
         bar = new() if at_once else None
 
@@ -121,7 +129,7 @@ def print_data(data: CheckedData, *, without: Container[str] = ()) -> None:
         print(f"  {line}")
     for note in data.notes:
         if note not in without:
-            print(f"note: {note}")
+            print(printable(f"note: {note}"))
 
 
 def print_results(results: Sequence[RunResult]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from shlex import join
+from typing import TYPE_CHECKING
 
 from convlora.cli.display import counting, print_table
 from convlora.doctor.examine import SHARE, Findings, examine
-from convlora.doctor.images import ImageSet, look_at
 from convlora.doctor.machine import Machine, this_machine
 from convlora.doctor.prediction import BATCHES, METHODS, PREFERRED, Measurement, Setting
 from convlora.doctor.settings import DoctorSettings
 from convlora.settings import from_arguments
+
+if TYPE_CHECKING:
+    from convlora.doctor.images import ImageSet
 
 _CACHE = 2e9  # bytes: the default of --image_cache_gb
 
@@ -25,6 +28,8 @@ def run(arguments: Sequence[str]) -> None:
         description="Say what this machine has, try a few training steps, and say which settings fit. About a minute "
         "for sam-tiny; nothing is written.",
     )
+    from convlora.doctor.images import look_at
+
     machine = this_machine()
     images = look_at(settings.images, settings.masks, settings.channels) if settings.images else None
     _print_machine(machine)

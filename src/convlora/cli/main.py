@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from convlora import __version__
+from convlora.cli.printing import printable
 from convlora.errors import ConvloraError, OutputError
 
 COMMANDS = {
@@ -111,7 +112,7 @@ def _report(error: BaseException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"convlora: {' '.join(message.split())}", file=sys.stderr)
+    print(f"convlora: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from convlora.cli.display import counting, print_results, quiet_libraries, training_display
 from convlora.settings import from_arguments
-from convlora.training.folder import RunFolder
 from convlora.training.presets import with_preset
 from convlora.training.settings import TrainSettings, from_dict
+
+if TYPE_CHECKING:
+    from convlora.training.folder import RunFolder
 
 
 def run(arguments: Sequence[str]) -> None:

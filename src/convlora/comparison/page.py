@@ -37,7 +37,7 @@ def write_page(path: Path, study: Study, tables: Sequence[Table]) -> None:
             unfinished=unfinished(tables),
             head=head(study.settings),
             notes=notes(study.settings),
-            curves=_subset_curves(study, tables),
+            curves=_subset_curves(study.settings.metric, tables),
             tables=[_table(study, table) for table in tables],
             settings=yaml.safe_dump(dataclasses.asdict(study.settings), sort_keys=False, allow_unicode=True),
         )
@@ -45,20 +45,26 @@ def write_page(path: Path, study: Study, tables: Sequence[Table]) -> None:
     write_text(path, page.encode("utf-8", "backslashreplace").decode())  # file names need not be valid Unicode
 
 
-def _subset_curves(study: Study, tables: Sequence[Table]) -> list[tuple[str, str]]:
-    """Titles and diagrams, one for each data set and model; none without subsets."""
-    if len(study.settings.subsets) < 2:
-        return []
+def _subset_curves(metric: str, tables: Sequence[Table]) -> list[tuple[str, str]]:
+    """Titles and diagrams, one for each data set and model; none without subsets.
+
+    Where the subsets are folds, all folds together are one.
+    """
     by_place: dict[str, list[Table]] = defaultdict(list)
     for group, lines in tables:
         by_place[f"{group.dataset} · {group.model}"].append((group, lines))
-    return [(title, figures.subset_curves(parts, study.settings.metric)) for title, parts in by_place.items()]
+    curves = []
+    for title, parts in by_place.items():
+        shown = [table for table in parts if table[0].joined] or parts
+        if len(shown) > 1:
+            curves.append((title, figures.subset_curves(shown, metric)))
+    return curves
 
 
 def _table(study: Study, table: Table) -> dict[str, Any]:
-    _, lines = table
+    group, lines = table
     settings = study.settings
-    tuned = len(settings.learning_rates) > 1
+    tuned = len(settings.learning_rates) > 1 and not group.joined
     return {
         "title": heading(table),
         "rows": [cells(line, settings) for line in lines],
@@ -67,7 +73,7 @@ def _table(study: Study, table: Table) -> dict[str, Any]:
         if settings.reference
         else "",
         "rates": figures.rate_curves(study, lines) if tuned else "",
-        **_pictures(table),
+        **({} if group.joined else _pictures(table)),
     }
 
 

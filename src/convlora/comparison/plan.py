@@ -23,6 +23,8 @@ class Group:
     dataset: str
     subset: str
     model: str
+    joined: bool = False
+    """Whether it is the folds of a data set together; see `convlora.comparison.folds`."""
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from convlora import __version__
+from convlora.comparison.folds import fold_sets, join_runs
 from convlora.comparison.plan import Cell, Group, Run
 from convlora.comparison.records import Record
 from convlora.comparison.statistics import Estimate, difference_estimate, holm, score_estimate
@@ -55,7 +56,7 @@ Table = tuple[Group, list[Line]]
 
 
 def summarize_study(study: Study) -> list[Table]:
-    """All tables, in the order of the plan.
+    """All tables, in the order of the plan; then those of all folds together, where the subsets are folds.
 
     Raises:
         DataError: The runs of a table were scored on different images.
@@ -63,7 +64,20 @@ def summarize_study(study: Study) -> list[Table]:
     groups: dict[Group, list[Cell]] = defaultdict(list)
     for cell in study.cells:
         groups[cell.group].append(cell)
-    return [(group, _compared(study, group, [_line(study, cell) for cell in cells])) for group, cells in groups.items()]
+    lines = {cell.folder: _line(study, cell) for cell in study.cells}
+    tables = {group: [lines[cell.folder] for cell in cells] for group, cells in groups.items()}
+    for group, methods in fold_sets(groups):
+        joined = [_joined_line(group, [lines[cell.folder] for cell in cells]) for cells in methods]
+        if any(line.runs for line in joined):
+            tables[group] = joined
+    return [(group, _compared(study, group, of_group)) for group, of_group in tables.items()]
+
+
+def _joined_line(group: Group, folds: list[Line]) -> Line:
+    """The line of all folds together; what failed and what is missing is said in the lines of the folds."""
+    cell = dataclasses.replace(folds[0].cell, group=group, folder=folds[0].cell.folder.parent)
+    picks = {line.pick for line in folds}
+    return Line(cell, picks.pop() if len(picks) == 1 else None, join_runs(group, [line.runs for line in folds]), [], 0)
 
 
 def _line(study: Study, cell: Cell) -> Line:

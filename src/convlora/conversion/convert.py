@@ -46,6 +46,7 @@ def convert_folder(
         Path(settings.output),
         settings,
         limits=settings.limits,
+        channels=channels,
         replace=replace,
         progress=progress,
     )
@@ -59,6 +60,7 @@ def convert_samples(
     options: ConversionOptions | None = None,
     *,
     limits: ImageLimits | None = None,
+    channels: int | None = None,
     replace: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
@@ -71,6 +73,7 @@ def convert_samples(
         output: A new or empty folder; it appears whole or not at all.
         options: How masks become objects.
         limits: Of images and masks.
+        channels: How many raw channels the images have; None if they are pictures.
         replace: Replace an output folder that holds files.
         progress: Called with the number of masks done and of all.
 
@@ -87,7 +90,7 @@ def convert_samples(
 
     def counted() -> Iterator[Picture]:
         nonlocal ignored
-        for done, picture in enumerate(read_pictures(samples, labels, how.limits), 1):
+        for done, picture in enumerate(read_pictures(samples, labels, how.limits, channels), 1):
             ignored += picture.ignored
             yield picture
             progress(done, len(samples))

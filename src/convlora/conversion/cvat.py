@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
-
 from convlora.conversion.context import Conversion
 from convlora.conversion.keyholes import one_ring
 from convlora.conversion.pictures import Found, Picture
 from convlora.conversion.texts import put_text
 from convlora.data.labels.colours import as_hex
+from convlora.data.readers.regions import Runs
 from convlora.errors import MaskError
 
 
@@ -58,16 +57,9 @@ def _shapes(found: Found, group: int, how: Conversion) -> Iterator[tuple[str, di
     if not how.as_polygons:
         height, width = found.mask.shape
         box = {"left": found.left, "top": found.top, "width": width, "height": height}
-        yield "mask", {"rle": ", ".join(map(str, runs(found.mask))), **{k: str(v) for k, v in box.items()}}
+        yield "mask", {"rle": ", ".join(map(str, Runs.of(found.mask).counts)), **{k: str(v) for k, v in box.items()}}
         return
     drawn = how.outline(found)
     for polygon in drawn:
         points = ";".join(f"{x},{y}" for x, y in one_ring(polygon).tolist())
         yield "polygon", {"points": points, **({"group_id": str(group)} if len(drawn) > 1 else {})}
-
-
-def runs(mask: np.ndarray) -> list[int]:
-    """Run lengths along the rows of a mask, bool (h, w), outside and inside in turn, the first outside."""
-    flat = np.concatenate([[False], mask.ravel()])
-    bounds = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(bounds, prepend=0, append=mask.size).tolist()

@@ -56,7 +56,8 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
     names = ("__ignore__", "_background_", *how.labels.classes[1:])
     put_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
     if parts:
-        return [f"{parts} images are parts of files, which LabelMe cannot open; --copy_images writes them as PNG"]
+        what = "parts of files, or of more than 8 bits, which LabelMe may not show"
+        return [f"{parts} images are {what}; --copy_images writes them as PNG"]
     return []
 
 

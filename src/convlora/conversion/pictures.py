@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from convlora.data.labels.bits import unpack
 from convlora.data.labels.format import LabelFormat
-from convlora.data.pixels.images import image_size, read_image
+from convlora.data.pixels.channels import pixels_size
+from convlora.data.pixels.images import read_image
 from convlora.data.pixels.masks import read_mask, require_equal_sizes
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
@@ -99,8 +100,10 @@ class Picture:
         return self.file.as_posix()
 
 
-def read_pictures(samples: Sequence[Sample], labels: LabelFormat, limits: ImageLimits) -> Iterator[Picture]:
-    """Decode one mask at a time and compare it with its image's size.
+def read_pictures(
+    samples: Sequence[Sample], labels: LabelFormat, limits: ImageLimits, channels: int | None = None
+) -> Iterator[Picture]:
+    """Decode one mask at a time and compare it with its image's size; images may have so many raw channels.
 
     Raises:
         PairingError: Names are not fit for files.
@@ -112,7 +115,7 @@ def read_pictures(samples: Sequence[Sample], labels: LabelFormat, limits: ImageL
         mask = sample.required_mask()
         values = read_mask(mask, limits)
         height, width = values.shape
-        require_equal_sizes(sample, image_size(sample.image, limits), (height, width))
+        require_equal_sizes(sample, pixels_size(sample.image, limits, channels), (height, width))
         yield Picture(sample.name, sample.image, file, labels.decode(values, mask), labels)
 
 

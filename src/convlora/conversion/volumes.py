@@ -34,7 +34,8 @@ def collect_volumes(
     """
     if labels.multilabel:
         raise MaskError(
-            "the classes of this model overlap, which one label a voxel cannot hold. Choose coco or labelme."
+            "the classes of this model overlap, which one label a voxel cannot hold. Choose coco, labelme, yolo, "
+            "cvat or geojson."
         )
     volumes: dict[Hashable, tuple[VolumeGeometry, np.ndarray, set[int]]] = {}
     picture: Picture
@@ -42,9 +43,8 @@ def collect_volumes(
         geometry = geometry_of(picture.image)
         if not isinstance(geometry, kind):
             name = {NiftiGeometry: "NIfTI volume", DicomGeometry: "DICOM series"}[kind]
-            raise DataError(
-                f"{picture.image} is no slice of a {name}, so its mask cannot become one. Choose coco or colours."
-            )
+            fits = {NiftiGeometry: "nifti", DicomGeometry: "dicom-seg"}.get(type(geometry), "coco or colours")
+            raise DataError(f"{picture.image} is no slice of a {name}, so its mask cannot become one. Choose {fits}.")
         if geometry.volume not in volumes:
             empty = np.zeros((geometry.count, *picture.size), dtype=np.uint8)
             volumes[geometry.volume] = geometry, empty, set(range(geometry.count))

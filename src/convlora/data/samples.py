@@ -35,6 +35,7 @@ class Sample:
         return self.mask
 
 
+_LONGEST = 400  # characters of one item in a message
 _DOUBLE_SUFFIXES = (".nii.gz", ".ome.tif", ".ome.tiff")
 
 
@@ -50,8 +51,13 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [path.as_posix() for path in paths]
 
 
+def counted(count: int, one: str, several: str) -> str:
+    """A number with the words that go with it, such as "image is" and "images are"."""
+    return f"{count} {one if count == 1 else several}"
+
+
 def first_few(items: Iterable[object], count: int = 3) -> str:
-    """The first items of a list for an error message, and how many more there are."""
-    texts = [str(item) for item in items]
+    """The first items of a list for an error message, long ones cut, and how many more there are."""
+    texts = [text if len(text := str(item)) <= _LONGEST else f"{text[: _LONGEST // 2]} …" for item in items]
     more = f" and {len(texts) - count} more" if len(texts) > count else ""
     return ", ".join(texts[:count]) + more

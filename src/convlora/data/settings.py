@@ -30,6 +30,8 @@ FORMATS = (
     "coco",
     "coco-panoptic",
     "yolo",
+    "roboflow-masks",
+    "run-lengths",
     "label-studio",
     "voc",
     "labelme",
@@ -124,8 +126,8 @@ class DataSettings:
     """Folder of masks, paired with the images by stem; not with a CSV file."""
     format: str = "auto"
     """auto looks at the files and tells; folders: images and masks of equal stems; csv: a table of them; or the format
-    of an annotation tool (docs/annotation-formats.md): coco, coco-panoptic, yolo, label-studio, voc, labelme,
-    cvat, cityscapes, parquet, hf."""
+    of an annotation tool (docs/annotation-formats.md): coco, coco-panoptic, yolo, roboflow-masks, run-lengths,
+    label-studio, voc, labelme, cvat, cityscapes, parquet, hf."""
     classes: list[str] | None = None
     """Class names from id 0 (background) on; default: read off the masks. Of data that name them: which, in order."""
     class_map: dict[str, str] | None = None
@@ -207,7 +209,7 @@ class DataSettings:
             for name in ("val_fraction", "test_fraction")
             if not 0 <= (value := getattr(self, name)) < 1
         ]
-        if not problems and self.val_fraction + self.test_fraction >= 1:
+        if not problems and self.folds is None and self.val_fraction + self.test_fraction >= 1:
             total = f"{self.val_fraction} + {self.test_fraction}"
             problems.append(f"val_fraction + test_fraction = {total} must be less than 1: some images must train")
         if self.format not in FORMATS:
@@ -223,9 +225,17 @@ class DataSettings:
         problems += [problem] if (problem := intensity_problem(self.intensity)) else []
         if self.volume is not None and self.volume < 0:
             problems.append(f"volume={self.volume} must be at least 0")
-        problems += colour_problems(self.class_colours or {}) + self._mask_problems()
+        problems += colour_problems(self.class_colours or {}) + self._name_problems() + self._mask_problems()
         problems += channel_problems(self.channels, self.channel_statistics, self.display_channels)
         return problems + self._subset_problems() + self._group_problems() + self._fold_problems()
+
+    def _name_problems(self) -> list[str]:
+        problems = []
+        if any(not name.strip() for name in self.classes or ()):
+            problems.append(f"classes={','.join(self.classes or ())} holds an empty name")
+        if blank := [key for key, target in (self.class_map or {}).items() if not target.strip()]:
+            problems.append(f"class_map: {blank[0]!r} has no new name; give it one, {BACKGROUND} or {IGNORE}")
+        return problems
 
     def _mask_problems(self) -> list[str]:
         problems = []
@@ -266,6 +276,11 @@ class DataSettings:
             problems.append(f"folds={self.folds} must be at least 2")
         elif not 0 <= self.fold < self.folds:
             problems.append(f"fold={self.fold} must be between 0 and {self.folds - 1}, because folds={self.folds}")
+        elif self.val_fraction + 1 / self.folds >= 1:
+            problems.append(
+                f"val_fraction={self.val_fraction} and folds={self.folds}, of which one is the test, leave nothing to "
+                "train on; lower val_fraction"
+            )
         return problems
 
     def _group_problems(self) -> list[str]:
@@ -318,7 +333,12 @@ def channel_problems(channels: int | None, statistics: str, display: list[int] |
 def colour_problems(colours: Mapping[str, str]) -> list[str]:
     """Everything wrong with colours by class name."""
     wrong = {name: colour for name, colour in colours.items() if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour)}
-    return [
+    problems = [
         f"class_colours: {name}={colour!r} must be '#' and six hexadecimal digits, such as '#00a040'"
         for name, colour in wrong.items()
     ]
+    owners: dict[str, str] = {}
+    for name, colour in colours.items():
+        if (other := owners.setdefault(colour.lower(), name)) != name:
+            problems.append(f"class_colours: {other} and {name} are both {colour}; give each its own colour")
+    return problems

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from convlora.data.settings import ImageLimits
 from convlora.files import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class ImagePart(Protocol):

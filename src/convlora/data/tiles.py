@@ -155,7 +155,8 @@ class TileDataset(SegmentationDataset):
         (height, width), source = self.sizes[index], sample.required_mask()
         step = max(1, _BAND // width)
         for top in range(0, height, step):
-            values = read_mask_window(source, Box(top, 0, min(step, height - top), width), self.limits)
+            box = Box(top, 0, min(step, height - top), width)
+            values = read_mask_window(source, box, ImageLimits(max_pixels=box.height * box.width))
             yield top, self.labels.decode(values, source)
 
     def _read_around(self, index: int, box: Box, margin: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convlora.data.dataset import SegmentationDataset
 from convlora.data.findings.checking import CheckedData, check_data
@@ -97,7 +98,18 @@ def _checked(settings: EvaluateSettings, predictor: Predictor) -> CheckedData:
     else:
         encoding = "bits" if predictor.multilabel else "ids"
         labels = LabelFormat(tuple(names), encoding, predictor.processor.ignore_index, multilabel=predictor.multilabel)
+    how = dict[str, Any](mask_format=settings.mask_format or "auto")
+    coloured = source is not None and source.mask_format == "colours" and settings.mask_format in (None, "colours")
+    if settings.mask_format == "colours" and not coloured:
+        raise SettingsError(
+            f"mask_format=colours: {settings.run} was not trained on masks in colour. Give ids or auto."
+        )
+    if source is not None and coloured:
+        how = {name: getattr(source, name) for name in ("mask_format", "colours", "colour_tolerance")}
+    if source is not None and (coloured or predictor.multilabel):
+        how["ignore_index"] = source.ignore_index
     data = DataSettings(
+        **how,
         classes=source.classes if source is not None else names,
         mask_pattern=settings.mask_pattern,
         image_pattern=settings.image_pattern,

@@ -64,6 +64,7 @@ def write_report(
         rows=[_row(dataset, index, results, labels) for index in _spread(results[-1])],
         table=_table([*([baseline] if baseline else []), *results]),
         legend=[(name, as_hex(labels.palette[i])) for i, name in enumerate(labels.classes) if i],
+        overlapping=labels.multilabel,
         images=len(dataset),
         curves=figures.loss_curves({r.name: r.log for r in results}, metric) if any(r.log for r in results) else "",
         routing=[_routing(result, dataset) for result in results if result.has_experts],

@@ -18,6 +18,9 @@ class EvaluateSettings(InferenceSettings):
     """Folder of masks, paired with the images by stem; not with a CSV file."""
     mask_pattern: str | None = None
     """As --mask_pattern of `convlora train`, for images and masks whose names differ."""
+    mask_format: str | None = None
+    """How these masks say the classes, as --mask_format of convlora train; default as the run's if that is colours,
+    else auto."""
     image_pattern: str | None = None
     """As --image_pattern of `convlora train`."""
     split: str = "test"

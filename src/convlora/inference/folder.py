@@ -22,15 +22,16 @@ from convlora.files import output_errors, replacing
 from convlora.inference.drawing import overlay
 from convlora.inference.georeferenced import (
     in_bands,
+    mark_no_data,
+    no_data_of,
     raster_geometry,
     refuse_polygons,
-    valid_pixels,
     write_georeferenced,
     write_probabilities,
 )
 from convlora.inference.large import is_large, predict_large, refuse_large
 from convlora.inference.masks import mask_pictures
-from convlora.inference.output import class_parts, file_names, present_files, refuse_clashes
+from convlora.inference.output import ImageFiles, class_parts, image_files, present_files, refuse_clashes
 from convlora.inference.pipeline import WriteBehind, queue_length, read_ahead, thread_pool
 from convlora.inference.predictor import Predictor
 from convlora.inference.settings import PredictSettings
@@ -81,7 +82,7 @@ def predict_folder(
     parts = class_parts(predictor.id2label) if predictor.multilabel else []
     refuse_polygons(samples, settings.polygons)
     files = {
-        sample.name: file_names(
+        sample.name: image_files(
             sample.name,
             settings,
             len(predictor.id2label),
@@ -115,7 +116,7 @@ def predict_folder(
         raise ImageError(
             f"{len(failed)} of {len(mine)} images were left out, the others were predicted: {first_few(failed)}."
         )
-    return [output / files[sample.name][-1] for sample in mine]
+    return [output / files[sample.name].masks[-1] for sample in mine]
 
 
 def _find(settings: PredictSettings, predictor: Predictor) -> list[Sample]:
@@ -133,7 +134,7 @@ def _find(settings: PredictSettings, predictor: Predictor) -> list[Sample]:
 def _predict(
     predictor: Predictor,
     samples: Sequence[Sample],
-    files: dict[str, list[str]],
+    files: dict[str, ImageFiles],
     settings: PredictSettings,
     count_one: Callable[[], None],
 ) -> list[str]:
@@ -186,27 +187,31 @@ def _write(
     predictor: Predictor,
     settings: PredictSettings,
     sample: Sample,
-    files: Sequence[str],
+    files: ImageFiles,
     ids: np.ndarray,
     probabilities: list[np.ndarray],
     image: np.ndarray | None,
 ) -> None:
     """Write the files of one image, the mask last; an overlay if its image is given."""
-    geometry, files, pictures = raster_geometry(sample), list(files), []
+    geometry, output = raster_geometry(sample), Path(settings.output)
     colours, multilabel = predictor.colours, predictor.multilabel
     if geometry is not None:
-        of_classes, files = files[: len(probabilities)], files[len(probabilities) :]
-        if of_classes:
-            write_probabilities(predictor, settings, of_classes, probabilities, geometry)
+        mark_no_data(sample, ids, probabilities)
+        write_probabilities(predictor, settings, files, probabilities, geometry)
     else:
-        pictures += [Image.fromarray(probability) for probability in probabilities]
-    if image is not None:
-        pictures.append(Image.fromarray(overlay(image, ids, colours=colours, multilabel=multilabel)))
-    if geometry is None:
-        pictures += mask_pictures(ids, colours, multilabel=multilabel, palette=settings.palette)
-    for file, picture in zip(files, pictures, strict=geometry is None):
-        with replacing(Path(settings.output) / file) as temporary:
-            picture.save(temporary, format="PNG")
+        for file, probability in zip(files.probabilities, probabilities, strict=True):
+            _save(output / file, Image.fromarray(probability))
+    if files.overlay is not None and image is not None:
+        drawn = overlay(image, ids, no_data_of(ids), colours=colours, multilabel=multilabel)
+        _save(output / files.overlay, Image.fromarray(drawn))
     if geometry is not None:
-        bands = in_bands(ids, valid_pixels(sample))
-        write_georeferenced(predictor, settings, files[len(pictures) :], bands, geometry)
+        write_georeferenced(predictor, settings, files, in_bands(ids), geometry)
+    else:
+        pictures = mask_pictures(ids, colours, multilabel=multilabel, palette=settings.palette)
+        for file, picture in zip(files.masks, pictures, strict=True):
+            _save(output / file, picture)
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")

@@ -11,9 +11,11 @@ import numpy as np
 
 from convlora.data.labels.bits import IGNORED, unpack
 from convlora.data.samples import Sample, first_few
+from convlora.data.scientific.degrees import in_degrees
 from convlora.data.scientific.geometry import RasterGeometry, geometry_of
 from convlora.data.scientific.geotiff import GeoImage
-from convlora.errors import SettingsError
+from convlora.errors import MaskError, SettingsError
+from convlora.inference.output import ImageFiles
 from convlora.inference.polygons import regions, write_polygons
 from convlora.inference.predictor import Predictor
 from convlora.inference.rasters import NO_DATA, PRESENT, write_raster
@@ -33,7 +35,7 @@ def raster_geometry(sample: Sample) -> RasterGeometry | None:
 
 
 def refuse_polygons(samples: Sequence[Sample], polygons: str | None) -> None:
-    """Raise a `SettingsError` if polygons are wanted of images that have no place on earth."""
+    """Raise a `SettingsError` if polygons are wanted of images that have no place on earth, or none for GeoJSON."""
     if polygons is None:
         return
     geometries = {sample.name: raster_geometry(sample) for sample in samples}
@@ -43,66 +45,79 @@ def refuse_polygons(samples: Sequence[Sample], polygons: str | None) -> None:
             f"polygons={polygons!r} is for GeoTIFF images that say their reference system, which {len(without)} of "
             f"{len(samples)} do not ({first_few(without)}). Leave it out, or give others."
         )
+    for geometry in geometries.values():
+        if geometry is not None and polygons == "geojson":
+            _refuse_without_degrees(geometry)
 
 
-def valid_pixels(sample: Sample) -> np.ndarray | None:
-    """Where the image of a sample holds data: bool (H, W); None if everywhere."""
+def _refuse_without_degrees(geometry: RasterGeometry) -> None:
+    height, width = geometry.size
+    around = np.array([[0, 0], [0, height], [width, height], [width, 0], [0, 0]])
+    try:
+        in_degrees(geometry)(around, np.zeros(len(around), dtype=int))
+    except MaskError as error:
+        raise SettingsError(f"{error} GeoJSON is in degrees; polygons='gpkg' is not.") from error
+
+
+def mark_no_data(sample: Sample, ids: np.ndarray, probabilities: Sequence[np.ndarray]) -> None:
+    """Where a sample's raster holds no data, make ids (H, W) `NO_DATA`, bit fields `IGNORED`, and probabilities 0."""
     image = sample.image
-    return image.valid(0, 0, *image.stack.size) if isinstance(image, GeoImage) else None
-
-
-def in_bands(ids: np.ndarray, valid: np.ndarray | None) -> Bands:
-    """A mask in memory as bands.
-
-    Args:
-        ids: (H, W) class ids or bit fields, which are written into.
-        valid: Where there are data, bool (H, W); None if everywhere.
-    """
+    valid = image.valid(0, 0, *image.stack.size) if isinstance(image, GeoImage) else None
     if valid is not None:
-        ids[~valid] = NO_DATA if ids.dtype == np.uint8 else IGNORED
+        ids[~valid] = no_data_of(ids)
+        for probability in probabilities:
+            probability[~valid] = 0
+
+
+def no_data_of(ids: np.ndarray) -> int:
+    """Stands for no data among class ids (uint8) or bit fields (int32)."""
+    return NO_DATA if ids.dtype == np.uint8 else IGNORED
+
+
+def in_bands(ids: np.ndarray) -> Bands:
+    """A mask in memory, (H, W) class ids or bit fields, as bands."""
     return lambda: (ids[top : top + _ROWS] for top in range(0, len(ids), _ROWS))
 
 
 def write_georeferenced(
-    predictor: Predictor, settings: PredictSettings, files: Sequence[str], bands: Bands, geometry: RasterGeometry
+    predictor: Predictor, settings: PredictSettings, files: ImageFiles, bands: Bands, geometry: RasterGeometry
 ) -> None:
     """Write the polygons, if they are wanted, and then the masks of one raster.
 
     Args:
         predictor: What made the masks.
-        settings: Say what is wanted, and where.
-        files: Their names, in this order.
+        settings: Say where.
+        files: Their names.
         bands: The masks.
         geometry: Of the raster.
     """
-    paths = [Path(settings.output) / file for file in files]
-    names, colours = predictor.id2label, predictor.colours
+    output, names, colours = Path(settings.output), predictor.id2label, predictor.colours
     layers: dict[int, Bands] = {0: bands}
     if predictor.multilabel:
         layers = {class_id: _of_class(bands, class_id) for class_id in names if class_id}
-    if settings.polygons is not None:
+    if files.polygons is not None:
         found: Iterator[tuple[int, Any]] = chain.from_iterable(
             ((class_id or value, region) for value, region in regions(layer(), NO_DATA))
             for class_id, layer in layers.items()
         )
-        write_polygons(paths.pop(0), found, geometry, names)
-    for path, (class_id, layer) in zip(paths, layers.items(), strict=True):
+        write_polygons(output / files.polygons, found, geometry, names)
+    for file, (class_id, layer) in zip(files.masks, layers.items(), strict=True):
         if class_id == 0:
-            write_raster(path, layer(), geometry, names=names, colours=colours)
+            write_raster(output / file, layer(), geometry, names=names, colours=colours)
         else:
             own = {"names": {PRESENT: names[class_id]}, "colours": {0: (0, 0, 0), PRESENT: colours[class_id]}}
-            write_raster(path, layer(), geometry, description=names[class_id], **own)  # type: ignore[arg-type]
+            write_raster(output / file, layer(), geometry, description=names[class_id], **own)  # type: ignore[arg-type]
 
 
 def write_probabilities(
     predictor: Predictor,
     settings: PredictSettings,
-    files: Sequence[str],
+    files: ImageFiles,
     probabilities: Sequence[np.ndarray],
     geometry: RasterGeometry,
 ) -> None:
-    """Write the probability of each class but the background, uint16 (H, W), on the raster's grid."""
-    for file, class_id, values in zip(files, sorted(predictor.id2label)[1:], probabilities, strict=True):
+    """Write the probability of each class but the background, if wanted, uint16 (H, W), on the raster's grid."""
+    for class_id, (file, values) in enumerate(zip(files.probabilities, probabilities, strict=True), 1):
         about = f"probability of {predictor.id2label[class_id]} / 65535"
         write_raster(Path(settings.output) / file, [values], geometry, dtype="uint16", nodata=None, description=about)
 

@@ -14,6 +14,7 @@ from convlora.data.scientific.geotiff import GeoImage
 from convlora.errors import ImageError, SettingsError
 from convlora.files import sha256
 from convlora.inference.georeferenced import write_georeferenced
+from convlora.inference.output import ImageFiles
 from convlora.inference.predictor import Predictor, adapter_folder
 from convlora.inference.settings import PredictSettings
 from convlora.inference.streaming import count_tiles, predict_bands
@@ -49,7 +50,7 @@ def refuse_large(large: Sequence[Sample], settings: PredictSettings, predictor: 
 def predict_large(
     predictor: Predictor,
     sample: Sample,
-    files: Sequence[str],
+    files: ImageFiles,
     settings: PredictSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from convlora.data.samples import Sample
@@ -12,6 +13,23 @@ from convlora.data.sources import file_of
 from convlora.errors import OutputError, PairingError
 from convlora.files import output_errors
 from convlora.inference.settings import PredictSettings
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Names of the files of one image, which iterates over them in the order of writing."""
+
+    probabilities: tuple[str, ...]
+    """One a class but the background; none if they are not wanted."""
+    overlay: str | None
+    polygons: str | None
+    masks: tuple[str, ...]
+    """One; where classes may overlap one a class but the background."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.probabilities
+        yield from filter(None, (self.overlay, self.polygons))
+        yield from self.masks
 
 
 def class_parts(id2label: Mapping[int, str]) -> list[str]:
@@ -27,10 +45,10 @@ def class_parts(id2label: Mapping[int, str]) -> list[str]:
     ]
 
 
-def file_names(
+def image_files(
     name: str, settings: PredictSettings, num_classes: int, parts: Sequence[str] = (), *, suffix: str = ".png"
-) -> list[str]:
-    """Names of the files of one image in the order of writing: probabilities, overlay, polygons, mask.
+) -> ImageFiles:
+    """Names of the files of one image.
 
     Args:
         name: Of the image.
@@ -39,15 +57,13 @@ def file_names(
         parts: `class_parts` of classes that may overlap, each of which has a mask of its own.
         suffix: Of all but the overlay, which is a picture, and the polygons.
     """
-    names = []
-    if settings.probabilities:
-        numbers = [""] if num_classes == 2 else [f"_{i}" for i in range(1, num_classes)]
-        names += [f"{name}_probability{number}{suffix}" for number in numbers]
-    if settings.overlays:
-        names.append(f"{name}_overlay.png")
-    if settings.polygons:
-        names.append(f"{name}.{settings.polygons}")
-    return [*names, *([f"{name}_{part}{suffix}" for part in parts] or [f"{name}{suffix}"])]
+    numbers = [""] if num_classes == 2 else [f"_{i}" for i in range(1, num_classes)]
+    return ImageFiles(
+        probabilities=tuple(f"{name}_probability{i}{suffix}" for i in numbers) if settings.probabilities else (),
+        overlay=f"{name}_overlay.png" if settings.overlays else None,
+        polygons=f"{name}.{settings.polygons}" if settings.polygons else None,
+        masks=tuple(f"{name}_{part}{suffix}" for part in parts) or (f"{name}{suffix}",),
+    )
 
 
 def present_files(output: Path, samples: Sequence[Sample], others: Collection[str], *, skip_existing: bool) -> set[str]:
@@ -78,7 +94,7 @@ def present_files(output: Path, samples: Sequence[Sample], others: Collection[st
     return present
 
 
-def refuse_clashes(files: Mapping[str, Sequence[str]]) -> None:
+def refuse_clashes(files: Mapping[str, Iterable[str]]) -> None:
     """Raise a `PairingError` if two images would be written to the same file."""
     owners: dict[str, str] = {}
     for name, written in files.items():

@@ -21,6 +21,7 @@ NO_DATA = 255
 PRESENT = 1
 """Value of pixels of the class in a mask of one class: 255, as in PNG files, stands for no data here."""
 _BLOCK = 512
+_CACHE = 64  # MB of blocks; GDAL else keeps as many as fit into a twentieth of the machine's memory
 _PURPOSE = "writing GeoTIFF"
 
 
@@ -56,7 +57,10 @@ def write_raster(
     with output_errors(path), replacing(path) as temporary:
         try:
             # without a second file for what a GeoTIFF has no place for
-            with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(temporary, "w", **profile) as dataset:
+            with (
+                rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=_CACHE),
+                rasterio.open(temporary, "w", **profile) as dataset,
+            ):
                 if colours is not None:  # before the pixels, which would else be written twice
                     dataset.write_colormap(1, {value: (*colour, 255) for value, colour in colours.items()})
                 dataset.set_band_description(1, description)
@@ -64,8 +68,8 @@ def write_raster(
                     dataset.update_tags(1, **{f"CLASS_{value}": name for value, name in names.items()})
                     dataset.update_tags(CLASSES=json.dumps(dict(names), ensure_ascii=False))
                 written = _write(dataset, bands)
-            with rasterio.open(temporary, driver="GTiff") as dataset:  # closing a file does not tell of errors
-                same = _checksum(dataset) == written
+            with rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(temporary, driver="GTiff") as dataset:
+                same = _checksum(dataset) == written  # closing a file does not tell of errors
         except rasterio.errors.RasterioError as error:
             raise _unwritten(path) from error
         if not same:

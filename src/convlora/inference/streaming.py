@@ -17,12 +17,12 @@ from convlora.data.scientific.geotiff import GeoImage
 from convlora.data.settings import ImageLimits
 from convlora.errors import OutputError
 from convlora.files import output_errors, replacing, write_json
+from convlora.inference.georeferenced import no_data_of
 from convlora.inference.predictor import Predictor
-from convlora.inference.rasters import NO_DATA
 from convlora.sam.tiling import Box as Slices
 from convlora.sam.tiling import tile_starts
 
-_READ_BYTES = 200_000_000  # of decoded pixels that are kept; tiles of one row mostly lie in one read
+_READ_BYTES = 200_000_000  # of pixels while they are decoded; tiles of one row mostly lie in one read
 _ROWS = 256  # whose classes are decided at a time, because the intermediate results are 64-bit
 _ABOUT = "about.json"
 
@@ -44,7 +44,7 @@ def predict_bands(
 ) -> Callable[[], Iterator[np.ndarray]]:
     """Segment a raster into a folder of bands, one a row of tiles; those that are there already are kept.
 
-    Memory holds one row of tiles: their logits, 4 bytes a class and pixel, and 200 MB of the image at most.
+    Memory holds one row of tiles: their logits and weights, 4 bytes each, and 200 MB of the image at most.
 
     Args:
         predictor: The tuned model; its processor has a tile.
@@ -52,11 +52,11 @@ def predict_bands(
         folder: Hidden, beside the results. Each band in it is whole or absent.
         about: What the bands depend on, as JSON. Bands of anything else are deleted.
         batch_size: Tiles that are segmented at a time.
-        count: Called with the number of tiles that were done, or are there already.
+        count: Called with the number of tiles that are being done, or are there already; they add up to all.
 
     Returns:
         A function that reads the bands from top to bottom: class ids (n, W) uint8, with `NO_DATA` where the raster
-        holds none; int32 bit fields if the predictor is multilabel, with -1 there.
+        holds none; int32 bit fields if the predictor is multilabel, with `IGNORED` there.
 
     Raises:
         ImageError: The raster cannot be read.
@@ -75,19 +75,17 @@ def predict_bands(
     count(first * columns)
     if first < rows:
         reader = _Reader(image, processor.channels)
+        top = tile_starts(size[0], min(processor.tile, size[0]), processor.overlap)[first]
 
         def read(boxes: Sequence[Slices]) -> list[np.ndarray]:
             tiles = [reader.read(box) for box in boxes]
-            count(len(boxes))
+            count(sum(rows.start >= top for rows, _ in boxes))  # the tiles above reach into the first band
             return tiles
 
         bands = predictor.bands(read, size, batch_size=batch_size, first=first)
         for file, (top, logits) in zip(files[first:], bands, strict=True):
             values = _decide(predictor, logits, kind)
-            box = Box(top, 0, *values.shape)
-            valid = image.valid(*box)
-            if valid is not None:
-                values[~valid] = NO_DATA if kind == np.uint8 else -1
+            _mark_no_data(image, top, values)
             with replacing(file) as temporary:
                 temporary.write_bytes(zlib.compress(values.tobytes(), 1))
     return lambda: (_read_band(file, kind, size[1]) for file in files)
@@ -120,6 +118,23 @@ def _decide(predictor: Predictor, logits: Tensor, kind: np.dtype) -> np.ndarray:
     return values
 
 
+def _mark_no_data(image: GeoImage, top: int, values: np.ndarray) -> None:
+    """Write `NO_DATA`, or `IGNORED`, into the rows (n, W) from `top` on where the raster holds no data."""
+    height, width = values.shape
+    step = max(1, _READ_BYTES // (_bytes_a_pixel(image, None) * height))
+    for left in range(0, width, step):
+        part = values[:, left : left + step]
+        valid = image.valid(top, left, *part.shape)
+        if valid is not None:
+            part[~valid] = no_data_of(values)
+
+
+def _bytes_a_pixel(image: GeoImage, channels: int | None) -> int:
+    """What decoding takes: the stored values, a copy of them in another order, and what they become."""
+    stored = image.stack.channels * np.dtype(image.stack.dtype).itemsize
+    return 2 * stored + (3 if channels is None else 4 * channels)
+
+
 class _Reader:
     """Tiles of an image, one after the other from left to right, of which as many are decoded together as have room.
 
@@ -131,8 +146,7 @@ class _Reader:
         self.channels = channels
         self.box = Box(0, 0, 0, 0)
         self.pixels = np.zeros((0, 0, 3), dtype=np.uint8)
-        bytes_a_pixel = 3 if channels is None else 4 * channels
-        self.most_pixels = _READ_BYTES // bytes_a_pixel
+        self.most_pixels = _READ_BYTES // _bytes_a_pixel(image, channels)
 
     def read(self, box: Slices) -> np.ndarray:
         """The pixels of rows and columns: (h, w, 3), or raw channels."""
@@ -142,7 +156,7 @@ class _Reader:
         inside = held.left <= columns.start and columns.stop <= held.left + held.width
         if not (inside and held.top == rows.start and held.height == height):
             room = max(width, self.most_pixels // height)
-            self.pixels = self.pixels[:0]  # so that not both are in memory
+            self.pixels = np.zeros((0, 0, 3), dtype=np.uint8)  # so that not both are in memory
             self.box = Box(rows.start, columns.start, height, min(room, self.image.stack.size[1] - columns.start))
             limits = ImageLimits(max_pixels=self.box.height * self.box.width)
             self.pixels = read_window(self.image, self.box, limits, self.channels)

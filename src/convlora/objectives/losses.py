@@ -155,9 +155,10 @@ def check_loss(
     count = num_masks + 1 if multilabel or num_masks == 1 else num_masks
     good = all(math.isfinite(weight) and weight >= 0 for weight in class_weights)
     if len(class_weights) != count or not good or not sum(list(class_weights)[int(multilabel) :]) > 0:
+        but = ", of which that of the background has no effect" if multilabel else ""
         raise SettingsError(
             f"class_weights={list(class_weights)} must be {count} finite numbers, one a class with the background "
-            "first, none below 0 and not all of them 0."
+            f"first{but}, none below 0 and not all of them 0."
         )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convlora.data.catalog.get import GetSettings
-from convlora.data.catalog.layout import LISTING
+from convlora.data.catalog.settings import LISTING, GetSettings
 from convlora.errors import SettingsError
 from convlora.training.settings import METHODS
 

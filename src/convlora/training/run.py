@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from transformers import TrainerState
 
 from convlora.data.findings.checking import CheckedData, check_data
 from convlora.data.sampling.balancing import balanced_weights, repeat_factors
+from convlora.data.settings import DataSettings
 from convlora.errors import NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.files import whole_folder
 from convlora.sam import SamSegmentationImageProcessor
@@ -52,6 +54,7 @@ def train(settings: TrainSettings, report: Report = silent) -> RunFolder:
         folder.refuse_if_used()
     checked = _check(settings, report)
     split = _split(settings, checked)
+    checked = dataclasses.replace(checked, notes=[*checked.notes, *_balance_notes(settings, split)])
     tuned = build_model(settings, split)  # before anything is written: the model's name may be wrong
     if is_main_process():
         folder.create(as_dict(settings), split)
@@ -71,6 +74,7 @@ def resume(path: str | os.PathLike[str], report: Report = silent) -> RunFolder:
     if folder.adapter.is_dir():  # it appears whole, as the last thing of a run
         return folder
     split = folder.read_split()
+    _refuse_changed_data(folder, settings, split)
     return _run(folder, settings, split, build_model(settings, split), None, report)
 
 
@@ -122,6 +126,40 @@ def _split(settings: TrainSettings, checked: CheckedData) -> Split:
         class_weights=tuple(weights) if isinstance(weights, list) else None,
         repeats=repeats,
     )
+
+
+def _balance_notes(settings: TrainSettings, split: Split) -> list[str]:
+    """What the settings about rare classes come to."""
+    notes = []
+    if settings.class_weights == BALANCED and split.class_weights is not None:
+        named = zip(split.labels.classes, split.class_weights, strict=True)
+        notes.append("weights in the loss: " + ", ".join(f"{name} {weight:.3g}" for name, weight in named))
+    if split.repeats is not None:
+        images, shown = len(split.repeats), math.ceil(sum(split.repeats))
+        held = f"{100 * settings.oversample_below:g} %"
+        notes.append(
+            f"oversampling: an epoch shows {shown} images instead of {images}"
+            if shown > images
+            else f"oversampling changes nothing: at least {held} of the training images hold each class "
+            "(--oversample_below)"
+        )
+    return notes
+
+
+def _refuse_changed_data(folder: RunFolder, settings: TrainSettings, split: Split) -> None:
+    """Raise a `SettingsError` if config.yaml says otherwise what the start of the run has settled in split.json."""
+    if split.source is None:
+        return
+    # the places are kept absolutely and the intensity resolved; the others may be other ones now
+    free = ("images", "masks", "colours", "intensity", "max_megapixels", "display_channels")
+    names = [field.name for field in dataclasses.fields(DataSettings) if field.name not in free]
+    changed = [name for name in names if getattr(settings, name) != getattr(split.source, name)]
+    if changed:
+        now, before = getattr(settings, changed[0]), getattr(split.source, changed[0])
+        raise SettingsError(
+            f"{folder.config}: {changed[0]}={now}, but the run began with {before}, by which its images are split and "
+            "their masks read. Put that back, or train into a new folder."
+        )
 
 
 def _run(

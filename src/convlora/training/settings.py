@@ -308,9 +308,9 @@ def _loss_problems(settings: TrainSettings) -> list[str]:
     problems = []
     if multilabel and settings.head == "queries":
         problems.append("head='queries' makes classes that exclude each other; task='multilabel' takes head='classes'")
-    elif multilabel and loss is not None and loss not in MULTILABEL_LOSSES:
+    elif multilabel and loss in (*LOSSES, SET_LOSS) and loss not in MULTILABEL_LOSSES:
         problems.append(f"loss={loss!r} is for task='exclusive'; multilabel takes {', '.join(MULTILABEL_LOSSES)}")
-    elif not multilabel and loss is not None and loss not in (*LOSSES, SET_LOSS) and loss in MULTILABEL_LOSSES:
+    elif not multilabel and loss in MULTILABEL_LOSSES and loss not in LOSSES:
         problems.append(f"loss={loss!r} is for task='multilabel'; exclusive takes {', '.join(LOSSES)}")
     if isinstance(weights, str) and weights != BALANCED:
         problems.append(f"class_weights={weights!r} must be {BALANCED}, or one number a class, as in 1,2,5")

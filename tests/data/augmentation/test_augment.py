@@ -163,3 +163,34 @@ def test_zooms_are_symmetric_about_1():
     zooms = np.sqrt(areas)
     assert 1 / 1.52 < zooms.min() < 0.7 and 1.45 < zooms.max() < 1.52
     assert abs(np.log(zooms).mean()) < 0.06  # standard error 0.02
+
+
+def test_two_thousand_random_changes_invent_no_class_and_keep_landmarks_within_half_a_pixel():
+    """A bright spot in the image and a disc in the mask, drawn around the same point, are still around one point."""
+    seen = 0
+    for seed in range(2000):
+        draws = rng(seed)
+        height, width = draws.integers(40, 90, 2)
+        row, column = draws.uniform(12, height - 12), draws.uniform(12, width - 12)
+        rows, columns = np.mgrid[:height, :width] + 0.5
+        distance = (rows - row) ** 2 + (columns - column) ** 2
+        spot = np.round(250 * np.exp(-distance / 8)).astype(np.uint8)
+        ids = np.where(distance <= 25, 9, draws.choice([0, 3, 7], (height, width))).astype(np.uint8)
+        changes = settings(
+            flip_horizontal=bool(draws.integers(2)),
+            flip_vertical=bool(draws.integers(2)),
+            quarter_turns=bool(draws.integers(2)),
+            rotate=draws.uniform(0, 180),
+            scale=draws.uniform(0, 1),
+            preset=draws.choice([None, "natural", "medical", "microscopy", "aerial", "none"]),
+            gamma=0.0,
+            noise=0.0,
+            blur=0.0,
+        )
+        image, mask = augment(np.repeat(spot[..., None], 3, axis=2), ids, changes, rng(seed), 255)
+        assert set(np.unique(mask)) <= {0, 3, 7, 9, 255}
+        found = np.argwhere(mask == 9)
+        if len(found) and found.min() >= 12 and (found.max(axis=0) < np.array(mask.shape) - 12).all():  # all of it
+            seen += 1
+            assert np.abs(centre(image[..., 0].astype(float)) - found.mean(axis=0) - 0.5).max() < 0.5, seed
+    assert seen > 500

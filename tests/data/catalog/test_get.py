@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from convlora.data.catalog.fetching import Record
-from convlora.data.catalog.get import GetSettings, get_set
+from convlora.data.catalog.get import get_set
 from convlora.data.catalog.sets import SETS
+from convlora.data.catalog.settings import GetSettings
 from convlora.data.findings.checking import check_data
 from convlora.data.readers.listing import read_listing
 from convlora.data.settings import DataSettings

@@ -90,16 +90,33 @@ def contradicting_masks(data):
 def rare_class(data):
     for pair in data.pairs.values():
         pair.mask = pair.mask // 255
-    for name in [*data.of("train")[:4], *data.of("val")[:4]]:
+    for name in [*data.of("train")[:4], *data.of("val")[:4], *data.of("test")[:4]]:
         data.pairs[name].mask[20:26, 20:26] = 2
 
 
 def seldom_class(data):
     for pair in data.pairs.values():
         pair.mask = pair.mask // 255
-    for name in data.of("train")[:2]:
+    for name in [*data.of("train")[:2], data.of("val")[0], data.of("test")[0]]:
         objects, _ = ndimage.label(data.pairs[name].mask)
         data.pairs[name].mask[(objects > 0) & (objects <= 4)] = 2
+
+
+def unscored_class(data):
+    for pair in data.pairs.values():
+        pair.mask = pair.mask // 255
+    for name in [*data.of("train"), *data.of("val")]:
+        data.pairs[name].mask[data.pairs[name].mask.cumsum(0) > 99] *= 2
+
+
+def no_foreground(data):
+    for name in data.of("test"):
+        data.pairs[name].mask[:] = 0
+
+
+def empty(data):
+    for pair in data.pairs.values():
+        pair.mask[:] = 0
 
 
 def mostly_empty(data):
@@ -169,12 +186,15 @@ FLAWS = {
         contradicting_masks,
         inverted,
         all_shifted,
+        empty,
+        no_foreground,
         nearly_black,
         tiny_objects,
         unrelated,
         repeated,
         rare_class,
         seldom_class,
+        unscored_class,
         brightness,
         mostly_empty,
         foreground_around,

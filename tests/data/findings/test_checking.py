@@ -4,9 +4,10 @@ import threading
 import numpy as np
 import pytest
 
+from convlora.checking.settings import CheckSettings
 from convlora.data.findings.checking import check_data
 from convlora.data.pixels.masks import LabelFormat
-from convlora.data.settings import DataSettings
+from convlora.data.settings import AugmentationSettings, DataSettings
 from convlora.errors import DataError, MaskError, SettingsError
 from tests.data.files import data_set, noise, save
 
@@ -78,7 +79,7 @@ def test_wrong_settings_are_told(tmp_path):
     with pytest.raises(SettingsError, match="mask_format='x' must be"):
         check(tmp_path, [HALF] * 4, mask_format="x")
     with pytest.raises(SettingsError, match="masks is missing"):
-        check_data(DataSettings(images=str(tmp_path)))
+        check_data(DataSettings(images=str(tmp_path / "images")))
 
 
 def test_the_limit_of_megapixels_holds(tmp_path):
@@ -100,7 +101,7 @@ def test_a_class_that_is_only_in_other_splits_is_told(tmp_path):
     ]
     (tmp_path / "list.csv").write_text("\n".join(rows))
     checked = check_data(DataSettings(images=str(tmp_path / "list.csv")))
-    assert having(checked.notes, "1 classes are in no mask of the train split: class 2")
+    assert having(checked.notes, "1 class is in no mask of the train split: class 2")
     assert [sample.name for sample in checked.splits["test"]] == ["s02"]
 
 
@@ -114,9 +115,7 @@ def test_equal_images_in_different_splits_are_told_and_in_one_split_are_not(tmp_
     ]
     (tmp_path / "list.csv").write_text("\n".join(rows))
     checked = check_data(DataSettings(images=str(tmp_path / "list.csv")))
-    assert having(
-        checked.notes, "1 images are in several splits under different names, so scores come out too good: s00"
-    )
+    assert having(checked.notes, "1 image is in several splits under different names, so scores come out too good: s00")
 
 
 def test_the_classes_of_a_model_take_both_binary_encodings(tmp_path):
@@ -153,3 +152,32 @@ def test_values_of_any_size_are_counted(tmp_path):
     (tmp_path / "masks/s01.png").unlink()
     with pytest.raises(DataError, match=r"values -1, 0, 255, 1300, .*… 70000 \(51 different\)"):
         check_data(DataSettings(**folders, ignore_index=254))
+
+
+def test_splits_that_were_drawn_without_objects_are_to_be_drawn_again(tmp_path):
+    folders = data_set(tmp_path, [HALF] * 20)
+    drawn = check_data(DataSettings(**folders)).splits
+    for sample in drawn["test"]:
+        save(sample.mask, HALF * 0)
+    (finding,) = check_data(DataSettings(**folders)).findings
+    assert (finding.kind, finding.harm) == ("no-foreground", "harmful")
+    assert finding.remedy == "Draw other splits with --split_seed 1, 2 …, or a larger one with --test_fraction."
+    assert check_data(DataSettings(**folders, split_seed=1)).findings == []
+
+
+def test_another_brightness_that_augmentation_makes_anyway_is_no_finding(tmp_path):
+    split = {"train": 100, "val": 118, "test": 100}
+    rows = ["image,mask,split"]
+    for name, grey in split.items():
+        for i in range(8):
+            save(tmp_path / f"{name}{i}.png", (noise(6, 8, seed=i) // 8 + grey).astype(np.uint8))
+            save(tmp_path / f"{name}{i}_mask.png", HALF)
+            rows.append(f"{name}{i}.png,{name}{i}_mask.png,{name}")
+    (tmp_path / "samples.csv").write_text("\n".join(rows))
+    told = check_data(DataSettings(images=str(tmp_path / "samples.csv"))).findings
+    assert "brightness" in {finding.kind for finding in told}
+    for wide, kinds in ((0.3, set()), (0.05, {"brightness"})):
+        settings = CheckSettings(
+            images=str(tmp_path / "samples.csv"), augmentation=AugmentationSettings(brightness=wide)
+        )
+        assert {finding.kind for finding in check_data(settings).findings} & {"brightness"} == kinds

@@ -46,4 +46,4 @@ def test_a_shift_of_all_masks_is_told_to_the_pixel_and_the_right_way():
 
 
 def test_as_few_tiles_as_need_be_are_advised():
-    assert re.search(r"With --tile 512, 1\d % are", findings_with("tiny-objects")[0].remedy)
+    assert re.search(r"Train with --tile 512; then 1\d % are", findings_with("tiny-objects")[0].remedy)

@@ -130,7 +130,8 @@ def test_values_that_are_no_ids_are_mapped_one_by_one(tmp_path):
     masks = [np.uint8([[0, 64, 128], [200, 200, 255]])]
     pixels, checked = counted(tmp_path, masks, class_map={"64": "cell", "128": "border", "200": "background"})
     assert pixels == {"background": 3, "cell": 1, "border": 1} and checked.ignored_pixels == 1
-    assert "masks hold 0, 64, 128, 200, 255: read as background, cell, border (--class_map)" in checked.notes
+    meanings = "background (0, 200), cell (64), border (128), ignored (255)"
+    assert f"masks hold 0, 64, 128, 200, 255: read as {meanings} (--class_map)" in checked.notes
     sample = checked.splits["train"][0]
     ids = checked.labels.decode(read_mask(sample.mask), sample.mask)
     assert ids.tolist() == [[0, 1, 2], [0, 0, 255]]
@@ -159,3 +160,13 @@ def test_a_finished_models_classes_are_found_in_another_order_or_by_its_values(t
     table = LabelFormat(("background", "cell"), "table", table=((0, 0), (64, 1), (128, 255)))
     checked = check_data(settings, labels=table)
     assert checked.class_pixels == (1, 1) and checked.labels == table
+
+
+def test_a_class_without_a_colour_gets_none_that_another_has_chosen():
+    names = ["background", "a", "b", "c"]
+    first, second, third = (class_colour(i) for i in (1, 2, 3))
+    assert choose_colours(names, None, {"c": as_hex(first)}) == ((0, 0, 0), class_colour(4), second, first)
+    assert choose_colours(names, [None, second, None, third], {}) == ((0, 0, 0), second, class_colour(4), third)
+    assert choose_colours(names, None, {"a": "#010203"}) == ((0, 0, 0), (1, 2, 3), second, third)
+    assert choose_colours(names, None, {"a": "#00a040"}) == ((0, 0, 0), (0, 160, 64), second, class_colour(4))  # alike
+    assert choose_colours(names, None, {}) is None

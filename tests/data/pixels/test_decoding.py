@@ -12,7 +12,7 @@ from PIL import Image
 from convlora.data.pixels.images import ImageLimits, image_size, read_image
 from convlora.data.pixels.masks import read_mask
 from convlora.errors import ConvloraError, ImageError
-from tests.data.files import noise, png_header, save, tiff
+from tests.data.files import corrupted, noise, png_header, save, tiff
 
 SUFFIXES = ("png", "jpg", "tif", "bmp", "webp")
 # How each EXIF orientation stores the upright picture, written down from the standard with numpy.
@@ -176,3 +176,23 @@ def test_corrupted_bytes_raise_nothing_but_our_errors_within_a_second(tmp_path, 
         except ConvloraError as error:
             assert str(path) in str(error)
         assert time.perf_counter() - started < 1
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")
+def test_24_000_corrupted_images_raise_nothing_but_our_errors_within_a_second(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "corrupt"
+    contents = [encoded(suffix, exif=exif(6)) for suffix in SUFFIXES] + [encoded("tif", compression="tiff_lzw")]
+    refused = 0
+    for _ in range(24_000 // len(contents)):
+        for content in contents:
+            path.write_bytes(corrupted(content, rng))
+            for reader in (read_image, read_mask):
+                started = time.process_time()
+                try:
+                    reader(path, ImageLimits(max_pixels=10_000_000))
+                except ConvloraError as error:
+                    refused += reader is read_image
+                    assert str(path) in str(error) and "\n" not in str(error)
+                assert time.process_time() - started < 1
+    assert 10_000 < refused < 22_000  # some were broken indeed, and some were not

@@ -228,7 +228,7 @@ def broken(**change):
         (broken(annotations=[{"image_id": 100}]), DataError, "has no category_id"),
         (broken(annotations=[{"category_id": 7}]), DataError, r"annotations\[0\] has no image_id"),
         (document([], images=["a.jpg", "c.jpg", "../b.jpg", "d.jpg"]), PairingError, r"2 of 4 images are not in"),
-        (document([], images=["a.jpg", "./a.jpg"]), PairingError, "1 images are listed more than once: a.jpg"),
+        (document([], images=["a.jpg", "./a.jpg"]), PairingError, "1 images are there more than once: a.jpg"),
         (
             document([], categories=[(i, f"c{i}") for i in range(300)]),
             MaskError,

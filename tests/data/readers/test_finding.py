@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,8 +102,25 @@ def test_two_possible_formats_are_told_apart_by_the_user_only(halves, tmp_path):
 def test_a_folder_of_no_format_says_what_is_missing(tmp_path):
     with pytest.raises(SettingsError, match="masks is missing"):
         finding.find_data(DataSettings(images=str(tmp_path)))
+    for images, masks, role in (("none", ".", "images"), ("none", None, "images"), (".", "none", "masks")):
+        settings = DataSettings(images=str(tmp_path / images), masks=None if masks is None else str(tmp_path / masks))
+        with pytest.raises(PairingError, match=f"^{role}: .*none does not exist"):
+            finding.find_data(settings)
     with pytest.raises(PairingError, match="does not exist"):
-        finding.find_data(DataSettings(images=str(tmp_path / "none"), masks=str(tmp_path)))
+        finding.find_data(DataSettings(images="a" * 5000))
+
+
+def test_a_data_set_within_the_folder_is_pointed_out_if_it_is_the_only_one(tmp_path):
+    voc = tmp_path / "unpacked/VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (voc / folder).mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"^masks is missing: .*devkit itself is of no format, but .*2012 is voc"):
+        finding.find_data(DataSettings(images=str(voc.parent)))
+    with pytest.raises(SettingsError, match=r"unpacked itself is of no format, but .*VOC2012 is voc .*Give that\.$"):
+        finding.find_data(DataSettings(images=str(voc.parent.parent)))
+    shutil.copytree(voc, voc.with_name("VOC2007"))
+    with pytest.raises(SettingsError, match=r"VOCdevkit holds no annotations that can be read \(coco, "):
+        finding.find_data(DataSettings(images=str(voc.parent)))
 
 
 def test_values_of_a_table_become_their_classes_and_others_are_refused():

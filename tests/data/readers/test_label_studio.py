@@ -195,7 +195,7 @@ def test_a_folder_with_export_and_images_is_recognised(root):
         ([{"id": 1, "image": "a.jpg", "label": []}], DataError, "JSON-MIN"),
         ([task(1, [result()], image="x.jpg")], PairingError, "1 of 1 images are not in"),
         ([task(1, [result()], image="../../b.jpg.txt")], DataError, "has 0 images in its data"),
-        ([task(1, [result()]), task(2, [result()])], PairingError, "1 images are of more than one task"),
+        ([task(1, [result()]), task(2, [result()])], PairingError, "1 images are there more than once"),
         ([task(1, [result(image_rotation=90)])], MaskError, "was turned in Label Studio"),
         ([task(1, [result(), result(original_width=7)])], MaskError, "differ between its regions"),
         ([task(1, [result(original_width=None)])], MaskError, "are missing"),

@@ -130,6 +130,14 @@ def test_old_files_do_not_say_the_size_and_folders_may_be_splits(tmp_path):
     assert all(mask.shape == (HEIGHT, WIDTH) and mask.sum() == 100 for mask in masks_of(data).values())
 
 
+def test_a_file_is_recognised_however_long_its_shapes_are(tmp_path):
+    write_image(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    long = document([shape("x", SQUARE, description="y" * 200_000)])
+    assert list(long).index("shapes") < list(long).index("imagePath")
+    write_json(tmp_path / "a.json", long)
+    assert [sample.name for sample in found(tmp_path).samples] == ["a"]
+
+
 def test_what_is_left_out_is_told(tmp_path):
     one(tmp_path, [shape("x", SQUARE)])
     write_image(tmp_path / "b.jpg", HEIGHT, WIDTH)

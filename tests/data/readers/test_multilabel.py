@@ -72,7 +72,7 @@ def test_names_colours_and_a_map_are_those_of_the_channels(tmp_path):
 def test_an_empty_last_channel_of_a_picture_may_have_no_name_but_not_one_that_is_used(tmp_path):
     mask = np.moveaxis(channels(3), 0, -1) * np.uint8(255)
     names = ["background", "a", "b"]
-    with pytest.raises(DataError, match="not among the bit fields of 2 classes"):
+    with pytest.raises(DataError, match="has 3 channels, but --classes names 2 beside the background"):
         check_data(data_of(tmp_path, [mask], classes=names))
     mask[..., 2] = 0
     assert check_data(data_of(tmp_path, [mask], classes=names)).labels.classes == tuple(names)
@@ -94,24 +94,24 @@ def test_masks_of_several_values_lossy_ones_and_odd_ones_are_refused(tmp_path):
     mask[:2], mask[2:4, :, 1] = 255, 1
     path = save(tmp_path / "a.png", mask)
     with pytest.raises(MaskError, match=r"a\.png, channel 2: holds 1, 255 beside 0, but one value says"):
-        ChannelMask(path, 3, None).read_mask(LIMITS)
+        ChannelMask(path, 3, 3, None).read_mask(LIMITS)
     jpeg = save(tmp_path / "a.jpg", mask)
     with pytest.raises(MaskError, match="lossy compression smears"):
-        ChannelMask(jpeg, 3, None).read_mask(LIMITS)
+        ChannelMask(jpeg, 3, 3, None).read_mask(LIMITS)
     with pytest.raises(MaskError, match="has 3 channels, but other masks have 5"):
-        ChannelMask(path, 5, None).read_mask(LIMITS)
+        ChannelMask(path, 5, 5, None).read_mask(LIMITS)
     clear = np.full((8, 8, 4), 200, dtype=np.uint8)
     with pytest.raises(MaskError, match="its fourth channel is alpha, and some pixels are transparent"):
-        ChannelMask(save(tmp_path / "b.png", clear), 3, None).read_mask(LIMITS)
+        ChannelMask(save(tmp_path / "b.png", clear), 3, 3, None).read_mask(LIMITS)
     clear[..., 3] = 255
-    assert (ChannelMask(save(tmp_path / "c.png", clear), 3, None).read_mask(LIMITS) == 7).all()
+    assert (ChannelMask(save(tmp_path / "c.png", clear), 3, 3, None).read_mask(LIMITS) == 7).all()
     tifffile.imwrite(tmp_path / "nan.tif", np.full((4, 4, 5), np.nan, np.float32), planarconfig="contig")
     with pytest.raises((MaskError, ImageError)):
-        ChannelMask(tmp_path / "nan.tif", 5, None).read_mask(LIMITS)
+        ChannelMask(tmp_path / "nan.tif", 5, 5, None).read_mask(LIMITS)
     with pytest.raises(ImageError):
-        ChannelMask(tmp_path / "none.tif", 5, None).read_mask(LIMITS)
+        ChannelMask(tmp_path / "none.tif", 5, 5, None).read_mask(LIMITS)
     with pytest.raises(ImageError, match="megapixels"):
-        ChannelMask(path, 3, None).read_mask(ImageLimits(max_pixels=10))
+        ChannelMask(path, 3, 3, None).read_mask(ImageLimits(max_pixels=10))
 
 
 @given(st.binary(max_size=60))
@@ -120,7 +120,7 @@ def test_broken_files_are_an_image_error(tmp_path_factory, junk):
     path = tmp_path_factory.mktemp("junk") / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + junk)
     with pytest.raises(ImageError):
-        ChannelMask(path, 3, None).read_mask(LIMITS)
+        ChannelMask(path, 3, 3, None).read_mask(LIMITS)
 
 
 def test_masks_of_one_channel_are_read_as_ever_and_each_class_by_itself(tmp_path):

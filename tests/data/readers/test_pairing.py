@@ -60,7 +60,7 @@ def test_one_error_reports_every_problem(tmp_path):
     message = str(caught.value)
     assert "1 pairs among 7 images" in message and "3 masks" in message
     assert "4 images without a mask (b.png, c.png, d.png and 1 more)" in message
-    assert "1 masks without an image (x.png)" in message
+    assert "1 mask without an image (x.png)" in message
     assert "3 files that share a name (f.jpg, f.png, f.png)" in message
 
 

@@ -77,7 +77,7 @@ def test_unicode_forms_do_not_matter(tmp_path):
         (
             ["a.jpg", "b.jpg", "a_m.png", "c_m.png"],
             {"mask_pattern": "{stem}_m.png"},
-            r"1 pairs among 4 image files in \S+; 1 images without a mask \(b\.jpg\); 1 masks without an image "
+            r"1 pairs among 4 image files in \S+; 1 image without a mask \(b\.jpg\); 1 mask without an image "
             r"\(c_m\.png\); the mask of a\.jpg would be a_m\.png",
         ),
         (["a.jpg", "a.png", "a_m.png"], {"mask_pattern": "{stem}_m.png"}, "3 images and masks that fit several times"),
@@ -85,10 +85,10 @@ def test_unicode_forms_do_not_matter(tmp_path):
         (
             ["i1.png", "m1.png", "x.png"],
             {"mask_pattern": "m{stem}.png", "image_pattern": "i{stem}.png"},
-            r"1 files that fit neither pattern \(x\.png\)",
+            r"1 file that fits neither pattern \(x\.png\)",
         ),
-        (["a.jpg"], {"mask_pattern": "../../{stem}.png"}, "1 images without a mask"),
-        (["a.jpg"], {"mask_pattern": "/etc/{stem}.png"}, "1 images without a mask"),
+        (["a.jpg"], {"mask_pattern": "../../{stem}.png"}, "1 image without a mask"),
+        (["a.jpg"], {"mask_pattern": "/etc/{stem}.png"}, "1 image without a mask"),
     ],
 )
 def test_whatever_does_not_pair_up_is_told(tmp_path, files, patterns, message):

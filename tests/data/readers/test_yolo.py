@@ -76,6 +76,32 @@ def test_without_a_table_the_names_are_the_users_or_made_up(tmp_path):
         found(tmp_path, classes=["nothing", "x"])
 
 
+def test_label_studio_names_the_classes_in_a_list(tmp_path):
+    data_set(tmp_path, [f"1 {SQUARE}"], folder="", yaml=None, split_first=False)
+    (tmp_path / "classes.txt").write_text("car\ntree\n\n")
+    (tmp_path / "notes.json").write_text('{"categories": [{"id": 0, "name": "car"}]}')
+    data = found(tmp_path)
+    assert data.named and data.labels.classes == ("background", "car", "tree")
+    (tmp_path / "classes.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"classes\.txt: cannot be read as a list of names"):
+        found(tmp_path)
+    (tmp_path / "classes.txt").write_text("car\n")
+    with pytest.raises(MaskError, match=r"classes\.txt: has 1 names, but class number 1"):
+        found(tmp_path)
+
+
+def test_a_folder_of_several_splits_is_of_none(tmp_path):
+    yaml = "path: .\ntrain: images\nval: images\nnames: [car]\n"  # as `convlora convert-masks` writes it
+    data = found(data_set(tmp_path, [f"0 {SQUARE}"], "", yaml, split_first=False))
+    assert [sample.split for sample in data.samples] == [None]
+    assert not any("of the split" in note for note in data.notes)
+
+
+def test_folders_may_be_at_any_depth(tmp_path):
+    data = found(data_set(tmp_path, [f"0 {SQUARE}"], folder="train/ulm/june", split_first=False))
+    assert [(s.name, masks_of(data)[s.name].max()) for s in data.samples] == [("0", 1)]
+
+
 def test_a_class_named_background_is_the_background(tmp_path):
     data = found(data_set(tmp_path, [f"1 {SQUARE}\n0 {SQUARE}"], yaml="names: [Background, cell]"))
     assert data.labels.classes == ("background", "cell") and not masks_of(data)["0"].any()
@@ -138,10 +164,10 @@ def test_wrong_lines_are_named(tmp_path, line, message):
         ("nc: 2", "has no names"),
         ("names: [a, a]", "'a' occurs more than once"),
         ("names: {0: a, 2: b}", "the keys of names are not the numbers 0 to 1"),
-        ("names: 3", "names is no list"),
+        ("names: 3", "holds no list of names"),
         ("names: [", "not a YAML file"),
         ("[" * 5000, "not a YAML file"),
-        ("a: &a [x,x]\nb: &b [*a,*a]\nnames: [*b]", "names is no list"),
+        ("a: &a [x,x]\nb: &b [*a,*a]\nnames: [*b]", "holds no list of names"),
         ("names: !!python/object/apply:os.system [ls]", "not a YAML file"),
         ("x" * 2**21, "larger than"),
     ],
@@ -155,8 +181,8 @@ def test_wrong_tables_are_refused(tmp_path, yaml, message):
 def test_masks_in_a_folder_labels_are_not_taken_for_yolo(tmp_path):
     for folder in ("images", "labels"):
         write_image(tmp_path / folder / "a.png")
-    with pytest.raises(ConvloraError, match="masks is missing"):
-        found(tmp_path)
+    (sample,) = found(tmp_path).samples
+    assert (sample.image, sample.mask) == (tmp_path / "images" / "a.png", tmp_path / "labels" / "a.png")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -89,7 +89,7 @@ def test_shots_and_fractions_are_nested_and_every_class_is_there_as_soon_as_it_f
     _, checked = check(tmp_path, train_images=3)
     assert not any("no mask of the train split" in note for note in checked.notes)
     _, checked = check(tmp_path, train_images=2)
-    assert any("1 classes are in no mask of the train split" in note for note in checked.notes)
+    assert any("1 class is in no mask of the train split" in note for note in checked.notes)
 
 
 def test_the_subset_follows_the_split_seed_unless_it_has_its_own(tmp_path):

@@ -26,12 +26,13 @@ from convlora.data.scientific.expanding import Reading
 from convlora.data.scientific.parts import StackMask
 from convlora.data.settings import DataSettings, ImageLimits
 from convlora.errors import ConvloraError
+from tests.data.files import corrupted
 from tests.data.scientific.makers import dicom_dataset, ramp, save_dicom, save_geotiff, save_nifti, save_series
 from tests.data.scientific.test_dicom_seg import LABELS, save_seg
 from tests.data.scientific.test_vectors import box, geojson, on_earth
 
 LIMITS = ImageLimits(max_pixels=10_000_000)
-VARIANTS = 100  # of each of the 19 kinds: at least 300 of TIFF, GeoTIFF, NIfTI, DICOM and outlines
+VARIANTS = 100  # of each of the 20 kinds: at least 300 of TIFF, GeoTIFF, NIfTI, DICOM and outlines
 SOAK = 24_000
 
 
@@ -91,29 +92,12 @@ MAKERS = {
     "dicom frames": ("a.dcm", lambda path: save_dicom(path, ramp((4, 24, 31), np.uint8), position=None)),
     "dicom rle": ("a.dcm", rle),
     "dicom jpeg 2000": ("a.dcm", jpeg2000),
+    "png": ("a.png", lambda path: Image.fromarray(ramp((24, 31), np.uint16)).save(path)),
     "seg": ("seg.dcm", seg),
     "geojson": ("a.geojson", lambda path: geojson(path, [(box(1, 2, 9, 12), {"class": "x"})] * 3)),
     "gpkg": ("a.gpkg", outlines),
     "shp": ("a.shp", outlines),
 }
-
-
-def corrupted(content, rng):
-    """Bytes changed at random, most of them where headers are; sometimes cut, doubled or pushed apart."""
-    content = bytearray(content)
-    for _ in range(rng.integers(1, 5)):
-        place = rng.integers(0, min(600, len(content)) if rng.random() < 0.4 else len(content))
-        length = int(rng.choice([1, 1, 1, 2, 4]))
-        content[place : place + length] = rng.choice([b"\0", b"\xff", b"\x7f", rng.bytes(1)]) * length
-    kind = rng.random()
-    if kind < 0.15:
-        del content[rng.integers(0, len(content)) :]
-    elif kind < 0.2:
-        content[0:0] = rng.bytes(rng.integers(1, 9))
-    elif kind < 0.25:
-        place = rng.integers(0, len(content))
-        content[place:place] = content[place : place + 50]
-    return bytes(content)
 
 
 def read(kind, path):

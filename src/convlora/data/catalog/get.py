@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,51 +12,16 @@ from zipfile import ZipFile
 
 from convlora.data.catalog import fetching
 from convlora.data.catalog.fetching import Record
-from convlora.data.catalog.layout import LISTING, LISTING_OF_ARCHIVE, RECORD, Layout, lay_out
-from convlora.data.catalog.sets import SETS, PaperSet, find_set
+from convlora.data.catalog.layout import LISTING_OF_ARCHIVE, RECORD, Layout, lay_out
+from convlora.data.catalog.sets import SETS, PaperSet
+from convlora.data.catalog.settings import LISTING, GetSettings
 from convlora.data.catalog.unpacking import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, folder_of, opened_archive, unpack
 from convlora.data.readers.listing import read_listing
-from convlora.errors import DataError, OutputError, SettingsError
+from convlora.errors import DataError, OutputError
 from convlora.files import output_errors, whole_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage (downloading, unpacking, looking at masks), what is done of it, and all; 0 if unknown."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GetSettings:
-    """Which set to get, and where to."""
-
-    name: str
-    """polyp, isic2017, camo, sbu-shadow, leaf, road or trans10k."""
-    output: str = "data"
-    """Folder in which the set gets a folder of its name."""
-    archive: str | None = None
-    """Zip file to use instead of downloading one."""
-    sha256: str | None = None
-    """What the archive's SHA-256 must be; default what the first download had."""
-    keep_archive: bool = False
-    """Keep the zip file that was downloaded, as .NAME.zip beside the set's folder."""
-
-    @property
-    def folder(self) -> Path:
-        """The set's own folder."""
-        return Path(self.output) / self.name
-
-    @property
-    def record(self) -> Path:
-        """Where size and hash of its archive are recorded."""
-        return Path(self.output) / f"{self.name}.archive.json"
-
-    def validate(self) -> PaperSet:
-        """The set.
-
-        Raises:
-            SettingsError: There is none of this name, or the hash is none.
-        """
-        if self.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):
-            raise SettingsError(f"sha256={self.sha256!r} must be 64 hexadecimal digits.")
-        return find_set(self.name)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from convlora.data.catalog.fetching import Progress, Record
 from convlora.data.catalog.repairing import Repaired, repair_masks
 from convlora.data.catalog.sets import PaperSet
+from convlora.data.catalog.settings import LISTING
 from convlora.data.readers.listing import read_listing
 from convlora.data.samples import SPLITS, Sample, first_few
 from convlora.data.sources import file_of
 from convlora.errors import DataError, PairingError
 from convlora.files import write_json, write_text
 
-LISTING = "samples.csv"
 SOURCE = "SOURCE.md"
 RECORD = "layout.json"
 REPAIRED = "masks-repaired"

@@ -19,7 +19,7 @@ from convlora.data.samples import Sample
 from convlora.data.sampling.splitting import split_samples
 from convlora.data.sampling.subsets import choose_subset, subset_size
 from convlora.data.settings import DataSettings
-from convlora.errors import DataError, MaskError
+from convlora.errors import DataError, MaskError, SettingsError
 
 THREADS = 4
 DETAILED = 16
@@ -91,6 +91,9 @@ def check_data(
         found, notes = settle_labels(data, histograms, settings, labels)
     except MaskError as error:
         problems += [str(error)] if histograms else []
+    except SettingsError:
+        if not problems:  # else the files that cannot be read may be the reason
+            raise
     if problems:
         raise DataError(_one_line(problems))
     notes = [*data.notes, *notes]
@@ -182,7 +185,10 @@ def _one_line(problems: list[str], shown: int = 5) -> str:
     if len(problems) == 1:
         return problems[0]
     more = f" (and {len(problems) - shown} more)" if len(problems) > shown else ""
-    return f"{len(problems)} problems: " + "; ".join(text.removesuffix(".") for text in problems[:shown]) + f"{more}."
+    texts = [text.removesuffix(".") for text in problems[:shown]]
+    remedies = {text.partition(". ")[2] for text in texts}
+    shared = f". {remedies.pop()}" if len(remedies) == 1 and "" not in remedies else ""  # said once
+    return f"{len(problems)} problems: " + "; ".join(text.removesuffix(shared) for text in texts) + f"{more}{shared}."
 
 
 def _class_counts(values: dict[int, int], labels: LabelFormat) -> Counter[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convlora.data.findings.measuring import Measured
@@ -54,6 +54,12 @@ class Survey:
         """Side of the crops that the model sees instead of whole images, if it does."""
         return getattr(self.settings, "tile", None)
 
+    @property
+    def brightness_changes(self) -> float:
+        """By which part of it augmentation changes the brightness; 0 if nothing says that there is any."""
+        chosen = getattr(self.settings, "augmentation", None)
+        return float(chosen.changes.brightness) if chosen is not None and chosen.enabled else 0.0
+
     def classes_of(self, value: int) -> tuple[int, ...]:
         """Class ids of a mask value; none if it is ignored, several only where classes overlap."""
         return tuple(c for c in self.labels.meaning(value) or () if c != self.labels.ignore_index)
@@ -79,9 +85,3 @@ class Survey:
     def members(self, split: str) -> list[str]:
         """Names of a split's samples."""
         return [name for name, own in self.split_of.items() if own == split]
-
-
-def few(names: Sequence[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -9,6 +9,7 @@ from convlora.data.findings.balance import (
     empty_masks,
     inverted_masks,
     rare_classes,
+    unscored_classes,
 )
 from convlora.data.findings.finding import HARMS, Finding, Survey
 from convlora.data.findings.leaks import leaks
@@ -19,12 +20,13 @@ _FINDERS = (
     leaks,
     inverted_masks,
     shifted_masks,
+    empty_masks,
+    unscored_classes,
     dark_images,
     unrelated_masks,
     tiny_objects,
     rare_classes,
     brightness_shift,
-    empty_masks,
     all_inverted,
     stray_masks,
     specks,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convlora.data.findings.finding import Finding, Survey, few
+from convlora.data.findings.finding import Finding, Survey
 from convlora.data.findings.near import near_pairs
+from convlora.data.samples import counted, first_few
 
 _GROUPS = (r"^(.*?)[^A-Za-z0-9]*\d+$", r"^([A-Za-z]*\d+)", r"^([^_]+)_", r"^([^-]+)-", r"^(.+)[_-][^_-]+$")
 """Patterns that people's file names follow: all but the last number; the first number; the part before a dash …"""
@@ -66,10 +67,14 @@ def _across_splits(survey: Survey, equal: Pairs, similar: Pairs) -> list[Finding
     findings = []
     told = "so scores come out too good"
     if pairs := apart(equal):
-        text = f"{len(pairs)} images are in several splits under different names, {told}: {_pairs_text(survey, pairs)}"
+        are = counted(len(pairs), "image is", "images are")
+        text = f"{are} in several splits under different names, {told}: {_pairs_text(survey, pairs)}"
         findings.append(Finding("equal-across-splits", "harmful", text, _remedy(survey, pairs), _names(pairs)))
     if pairs := apart(similar):
-        text = f"{len(pairs)} pairs of images in different splits look the same, {told}: {_pairs_text(survey, pairs)}"
+        look = counted(
+            len(pairs), "pair of images in different splits looks", "pairs of images in different splits look"
+        )
+        text = f"{look} the same, {told}: {_pairs_text(survey, pairs)}"
         findings.append(Finding("similar-across-splits", "harmful", text, _remedy(survey, pairs), _names(pairs)))
     return findings
 
@@ -91,7 +96,8 @@ def _contradictions(survey: Survey, equal: Pairs) -> list[Finding]:
     pairs = [pair for pair in equal if not _same_masks(survey, pair)]
     if not pairs:
         return []
-    text = f"{len(pairs)} images are there twice with different masks: {_pairs_text(survey, pairs)}"
+    are = counted(len(pairs), "image is", "images are")
+    text = f"{are} there twice with different masks: {_pairs_text(survey, pairs)}"
     return [
         Finding(
             "contradicting-masks", "harmful", text, "Keep the right mask, and remove the other pair.", _names(pairs)
@@ -111,7 +117,7 @@ def _repeated(survey: Survey, equal: Pairs) -> list[Finding]:
     ]
     if not within:
         return []
-    text = f"{len(within)} images are in one split twice: {_pairs_text(survey, within)}"
+    text = f"{counted(len(within), 'image is', 'images are')} in one split twice: {_pairs_text(survey, within)}"
     return [Finding("repeated", "notable", text, "They count twice; remove the copies.", _names(within))]
 
 
@@ -120,7 +126,7 @@ def _pairs_text(survey: Survey, pairs: Pairs) -> str:
         split = survey.split_of.get(name)
         return f"{name} ({split})" if split else name
 
-    return few([f"{label(a)} and {label(b)}" for a, b in pairs], 2)
+    return first_few([f"{label(a)} and {label(b)}" for a, b in pairs], 2)
 
 
 def _names(pairs: Pairs) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from convlora.data.labels.classes import arrange_classes, like_model, overlapping, values_format
 from convlora.data.labels.detection import Histograms, detect_labels, refuse_unknown_values
@@ -54,8 +55,7 @@ def _settle(
     values = set[int]().union(*histograms.values())
     listed = values_format(values, settings)
     if listed is not None:
-        found = value_list(values)
-        note = f"masks hold {found}: read as {', '.join(listed.classes)} (--class_map)"
+        note = f"masks hold {value_list(values)}: read as {_meanings(listed, values)} (--class_map)"
         arranged, notes = arrange_classes(listed, dataclasses.replace(settings, class_map=None), named=True)
         return arranged, [note, *notes]
     detected, notes = detect_labels(
@@ -66,6 +66,13 @@ def _settle(
     )
     arranged, more = arrange_classes(detected, settings, named=False)
     return arranged, [*notes, *more]
+
+
+def _meanings(labels: LabelFormat, values: Collection[int]) -> str:
+    """Which of the values is which class, in words."""
+    listed = {class_id: [value for value in values if labels.meaning(value) == (class_id,)] for class_id in range(256)}
+    names = labels.id2label | {labels.ignore_index: "ignored"}
+    return ", ".join(f"{names[class_id]} ({value_list(own)})" for class_id, own in listed.items() if own)
 
 
 def _as_model(

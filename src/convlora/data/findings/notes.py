@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from convlora.data.labels.format import LabelFormat
-from convlora.data.samples import first_few
+from convlora.data.samples import counted, first_few
 
 
 def mask_notes(names: list[str], counts: list[Counter[int]], labels: LabelFormat) -> list[str]:
@@ -34,7 +34,8 @@ def class_notes(splits: list[str], counts: list[Counter[int]], labels: LabelForm
     if never:
         notes.append(f"{len(never)} of {labels.num_classes} classes are in no mask: {first_few(never)}")
     if untrained and "train" in splits:
-        notes.append(f"{len(untrained)} classes are in no mask of the train split: {first_few(untrained)}")
+        are = counted(len(untrained), "class is", "classes are")
+        notes.append(f"{are} in no mask of the train split: {first_few(untrained)}")
     return notes
 
 

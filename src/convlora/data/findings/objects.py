@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from convlora.data.findings.finding import Finding, Survey, few
+from convlora.data.findings.finding import Finding, Survey
 from convlora.data.findings.measuring import Measured
+from convlora.data.samples import first_few
 
 PATCH = 16
 """Side of the model's patches, in pixels of its input: what is smaller is one token among others."""
@@ -39,7 +40,7 @@ def _remedy(survey: Survey, image_size: int) -> str:
     inputs = [(f"--image_size {size}", size, survey.tile) for size in _INPUTS if size > image_size]
     for flag, size, tile in [*tiles, *inputs]:
         if (share := tiny_share(survey, size, tile)[0]) <= _TINY_SHARE:
-            return f"With {flag}, {100 * share:.0f} % are."
+            return f"Train with {flag}; then {100 * share:.0f} % are."
     return "Neither tiles nor a larger input change that: enlarge the images, or leave the smallest objects out."
 
 
@@ -68,7 +69,7 @@ def specks(survey: Survey) -> list[Finding]:
         return []
     text = (
         f"{total:,} specks and holes of 1 to {_SPECK} pixels in {len(worst)} of {len(by_name)} masks look like noise: "
-        f"{few([f'{name} ({by_name[name]})' for name in worst])}"
+        f"{first_few([f'{name} ({by_name[name]})' for name in worst])}"
     )
     remedy = "If they are, clean the masks, for example with scipy.ndimage.median_filter(mask, size=3)."
     return [Finding("specks", "hint", text, remedy, tuple(worst))]

@@ -7,7 +7,8 @@ from statistics import median
 import numpy as np
 
 from convlora.data.findings.edges import REACH, EdgeFit
-from convlora.data.findings.finding import Finding, Survey, few
+from convlora.data.findings.finding import Finding, Survey
+from convlora.data.samples import first_few
 
 _FOLLOWS = 0.8
 """Gain (see `EdgeFit`) from which on outlines clearly lie on edges."""
@@ -49,7 +50,7 @@ def shifted_masks(survey: Survey) -> list[Finding]:
     ]
     if not single or len(single) > 0.5 * len(fits):
         return []
-    listed = few([f"{name} ({_way(*fits[name].best)})" for name in single])
+    listed = first_few([f"{name} ({_way(*fits[name].best)})" for name in single])
     text = f"{len(single)} of {len(fits)} masks seem to be shifted against their images: {listed}"
     return [
         Finding("shifted", "hint", text, "Look at their overlays, and draw or export these masks again.", tuple(single))
@@ -81,7 +82,7 @@ def stray_masks(survey: Survey) -> list[Finding]:
     if not stray:
         return []
     count = f"{len(stray)} of {len(fits)} masks"
-    text = f"the outlines of {count} follow no edges of their images, unlike the others: {few(stray)}"
+    text = f"the outlines of {count} follow no edges of their images, unlike the others: {first_few(stray)}"
     remedy = "Look at their overlays: the mask may belong to another image, or be drawn roughly."
     return [Finding("stray", "hint", text, remedy, tuple(stray))]
 

@@ -31,7 +31,7 @@ def arrange_classes(labels: LabelFormat, settings: DataSettings, *, named: bool)
     new_names, notes = _new_names(labels, settings.class_map or {})
     kept = list(dict.fromkeys(name for name in new_names if name is not None))
     if len(kept) < 2:
-        raise SettingsError(f"class_map leaves no class beside {kept[0]}, the background; keep at least one.")
+        raise SettingsError(f"class_map leaves no class beside {kept[0]}; keep at least one.")
     if named and settings.classes is not None:
         _check_selection(settings.classes, kept)
         notes += _selection_notes(settings.classes, kept)
@@ -60,6 +60,9 @@ def values_format(values: Iterable[int], settings: DataSettings) -> LabelFormat 
     Args:
         values: All values of all masks.
         settings: `class_map`, `classes` and `ignore_index`.
+
+    Raises:
+        SettingsError: No class is left, there are too many, or `class_map` names one Background or Ignore.
     """
     class_map = {str(key): name for key, name in (settings.class_map or {}).items()}
     if settings.classes is not None or not all(key.isdecimal() and len(key) <= 10 for key in class_map):
@@ -68,8 +71,10 @@ def values_format(values: Iterable[int], settings: DataSettings) -> LabelFormat 
     listed = set(values) - plain
     if not listed or not all(str(value) in class_map for value in listed):
         return None
+    for key, name in class_map.items():
+        _refuse_misspelt(key, name, ())
     meanings = {int(key): name for key, name in class_map.items()}
-    meanings |= {value: BACKGROUND if value == 0 else IGNORE for value in plain}
+    meanings |= {value: IGNORE if value == settings.ignore_index else BACKGROUND for value in plain}
     names = [BACKGROUND, *dict.fromkeys(name for name in meanings.values() if name not in (BACKGROUND, IGNORE))]
     if len(names) < 2:
         raise SettingsError(f"class_map leaves no class beside {BACKGROUND}; keep at least one.")
@@ -110,6 +115,7 @@ def _new_names(labels: LabelFormat, class_map: Mapping[str, str]) -> tuple[list[
         class_id = _find(str(key), labels)
         if targets.setdefault(class_id, target) != target:
             raise SettingsError(f"class_map gives {labels.classes[class_id]!r} two new names; give it one.")
+        _refuse_misspelt(key, target, labels.classes)
     if labels.encoding == "bits" and 0 in targets:
         raise SettingsError("class_map: where classes may overlap, the background is where none is; leave it out.")
     background = BACKGROUND if targets.get(0, BACKGROUND) != BACKGROUND else labels.classes[0]
@@ -121,7 +127,16 @@ def _new_names(labels: LabelFormat, class_map: Mapping[str, str]) -> tuple[list[
     for class_id, target in sorted(targets.items()):
         by_target.setdefault(target, []).append(labels.classes[class_id])
     changes = "; ".join(f"{', '.join(names)} → {target}" for target, names in by_target.items())
-    return names, [f"classes mapped (--class_map): {changes}"] if changes else []
+    notes = [f"classes mapped (--class_map): {changes}"] if changes else []
+    if IGNORE in labels.classes and labels.classes.index(IGNORE) not in targets:
+        notes.append(f"pixels of the class {IGNORE} are ignored; to learn it, map it to another name")
+    return names, notes
+
+
+def _refuse_misspelt(key: str, target: str, known: Sequence[str]) -> None:
+    for word in (BACKGROUND, IGNORE):
+        if target != word == target.lower() and target not in known:
+            raise SettingsError(f"class_map: {key}={target} would make a class of that name; write {key}={word}.")
 
 
 def _find(key: str, labels: LabelFormat) -> int:

@@ -16,6 +16,7 @@ _PALETTE: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
+_ALIKE = 80  # levels of red, green and blue together
 
 
 def class_colour(class_id: int) -> Colour:
@@ -53,8 +54,21 @@ def choose_colours(
     """
     if source is None and not chosen:
         return None
-    known = source or [None] * len(classes)
+    known = [
+        from_hex(chosen[name]) if name in chosen else colour
+        for name, colour in zip(classes, source or [None] * len(classes), strict=True)
+    ]
+    given = [colour for colour in known if colour is not None]
+    palette = [class_colour(class_id) for class_id in range(2 * len(classes) + len(_PALETTE))]
+    spare = [colour for colour in palette[len(classes) :] if not _like(colour, given)]  # for those that look like one
     return tuple(
-        from_hex(chosen[name]) if name in chosen else colour or class_colour(class_id)
-        for class_id, (name, colour) in enumerate(zip(classes, known, strict=True))
+        (spare.pop(0) if class_id and spare and _like(palette[class_id], given) else palette[class_id])
+        if colour is None
+        else colour
+        for class_id, colour in enumerate(known)
     )
+
+
+def _like(colour: Colour, others: Sequence[Colour]) -> bool:
+    """Whether a colour can hardly be told from one of the others; the palette's seven are further apart."""
+    return any(sum(abs(a - b) for a, b in zip(colour, other, strict=True)) < _ALIKE for other in others)

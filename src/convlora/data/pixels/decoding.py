@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -31,12 +32,15 @@ from PIL.WebPImagePlugin import WebPImageFile
 from convlora.data.settings import ImageLimits
 from convlora.errors import ConvloraError, ImageError
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it says of broken files
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Suffixes of image files, in lower case; upper case counts too. What a file is, its first bytes decide."""
 
 DEFAULT_LIMITS = ImageLimits()
 
 _OR_CHANNELS = ", read it as raw channels with --channels"
+OR_CLASSES = ", say --task multilabel if each of its channels is a class"
 
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
@@ -71,27 +75,36 @@ class Embedded:
 
 
 @contextlib.contextmanager
-def opened(source: str | PathLike[str] | Embedded, limits: ImageLimits) -> Iterator[Any]:
+def opened(source: str | PathLike[str] | Embedded, limits: ImageLimits, several: str = _OR_CHANNELS) -> Iterator[Any]:
     """Yield the Pillow image of a file whose header is within the limits; its pixels are not decoded yet.
+
+    Args:
+        source: The file.
+        limits: Of its pixels.
+        several: What else to do about a file of more channels than pictures have, for the message.
 
     Raises:
         ImageError: the file is missing, not an image of an allowed format, of several frames, empty or too large;
             or whatever went wrong while the caller decoded it.
     """
     path = source if isinstance(source, Embedded) else Path(source)
-    with image_errors(path), io.BytesIO(path.data) if isinstance(path, Embedded) else path.open("rb") as stream:
+    with (
+        image_errors(path, several=several),
+        io.BytesIO(path.data) if isinstance(path, Embedded) else path.open("rb") as stream,
+    ):
         image = _identify(path, stream)
         _check_header(path, image, limits)
         yield image
 
 
 @contextlib.contextmanager
-def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG") -> Iterator[None]:
+def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG", several: str = _OR_CHANNELS) -> Iterator[None]:
     """Turn whatever goes wrong while a file is opened and decoded into an `ImageError`; errors of ours pass.
 
     Args:
         path: Of the file.
         remedy: What to save it as instead.
+        several: See `opened`.
     """
     try:
         yield
@@ -103,7 +116,7 @@ def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG") -> Iterato
         raise ImageError(f"{path}: not enough memory to decode it; lower --max_megapixels.") from error
     except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, OverflowError …
         reason = f"{type(error).__name__}: {error}".removesuffix(".")
-        remedy += _OR_CHANNELS if "unknown pixel mode" in reason else ""
+        remedy += several if "unknown pixel mode" in reason else ""
         raise ImageError(
             f"{path}: damaged, or of a kind that cannot be read ({reason}). "
             f"Save it again as {remedy}, or remove it from the data."

@@ -23,10 +23,10 @@ _MODES = {
 
 
 def layout(source: ImageSource, limits: ImageLimits) -> str:
-    """Channels and bit depth, such as "RGB, 8 bits"; of what is no picture file, its suffix."""
+    """Channels and bit depth, such as "RGB, 8 bits"; of what is no picture file, what it says itself, or its suffix."""
     other = "".join(file_of(source).suffixes[-2:]).lower() or "no suffix"
     if not isinstance(source, Path):
-        return f"part of a {other} file"
+        return str(getattr(source, "layout", f"part of a {other} file"))
     try:
         with opened(source, limits) as image:
             mode = str(image.mode)

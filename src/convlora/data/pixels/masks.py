@@ -9,7 +9,7 @@ from PIL import Image
 
 from convlora.data.labels.detection import detect_labels
 from convlora.data.labels.format import LabelFormat
-from convlora.data.pixels.decoding import DEFAULT_LIMITS, Embedded, opened, raw_mode, upright, white_is_zero
+from convlora.data.pixels.decoding import DEFAULT_LIMITS, OR_CLASSES, Embedded, opened, raw_mode, upright, white_is_zero
 from convlora.data.samples import Sample
 from convlora.data.settings import ImageLimits
 from convlora.data.sources import MaskSource
@@ -34,7 +34,7 @@ def read_mask(source: MaskSource | Embedded, limits: ImageLimits = DEFAULT_LIMIT
     if not isinstance(source, Path | Embedded):
         return source.read_mask(limits)
     path = source
-    with opened(path, limits) as image:
+    with opened(path, limits, OR_CLASSES) as image:
         layout, lossy = raw_mode(image), image.format in ("JPEG", "MPO")
         if white_is_zero(image):
             raise MaskError(f"{path}: this TIFF stores white as 0, so what 0 means is not sure. Save the mask as PNG.")
@@ -111,7 +111,7 @@ def _one_channel(path: object, channels: np.ndarray, *, has_alpha: bool, lossy: 
         why = "JPEG also smears the values of a mask. " if lossy else ""
         raise MaskError(
             f"{path}: a mask in colour: {np.count_nonzero(different)} of {different.size} pixels, such as {example}. "
-            f"{why}Say what the colours mean with --mask_format colours --colours FILE, whose lines are NAME R G B, "
-            "or save one channel of class ids as PNG."
+            f"{why}Say what the colours mean with --mask_format colours --colours FILE, whose lines are NAME R G B; "
+            "or, if each channel is a class, --task multilabel; or save one channel of class ids as PNG."
         )
     return colours[..., 0].astype(np.int32)

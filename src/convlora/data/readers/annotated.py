@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from convlora.data.labels.bits import IGNORED
+from convlora.data.labels.colours import Colour, choose_colours
 from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.polygons import IGNORE, MOST_CLASSES
 from convlora.data.samples import Sample, first_few, stem
 from convlora.data.settings import BACKGROUND, DataSettings
 from convlora.errors import MaskError, SettingsError
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -23,7 +24,8 @@ _SPLIT_WORDS = {
     "validation": "val",
     "test": "test",
 }
-_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(_SPLIT_WORDS, key=len, reverse=True))})(?![a-z])")
+"""The splits by the names that folders and files have for them."""
+_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?![a-z])")
 
 
 def sample_names(files: Sequence[PurePosixPath]) -> list[str]:
@@ -40,7 +42,7 @@ def split_of(*texts: str) -> str | None:
     for text in texts:
         words = _SPLIT.findall(text.lower())
         if words:
-            return _SPLIT_WORDS[words[-1]]
+            return SPLIT_WORDS[words[-1]]
     return None
 
 
@@ -58,15 +60,13 @@ def settle_splits(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     return [replace(sample, split=None) for sample in ordered], notes
 
 
-def label_format(
-    names: Sequence[str], settings: DataSettings, colours: Sequence[tuple[int, int, int]] | None = None
-) -> LabelFormat:
+def label_format(names: Sequence[str], settings: DataSettings, colours: Sequence[Colour | None] = ()) -> LabelFormat:
     """Classes with the background before them; masks hold their ids and `IGNORE` or, if they may overlap, bit fields.
 
     Args:
         names: Of the classes from id 1 on.
         settings: Of these, `task`; what was said about mask values must not contradict.
-        colours: Of the same classes.
+        colours: What the source says of the same classes; nothing of any is like none at all.
 
     Raises:
         MaskError: There are none, or too many.
@@ -82,7 +82,8 @@ def label_format(
             f"{where} holds annotations, which become masks of class ids with {IGNORE} for what is ignored. Leave "
             "--ignore_index and --mask_format out."
         )
-    classes, rgb = (BACKGROUND, *names), ((0, 0, 0), *colours) if colours is not None else None
+    classes = (BACKGROUND, *names)
+    rgb = choose_colours(classes, [(0, 0, 0), *colours], {}) if any(colours) else None
     if settings.task == "multilabel":
         return LabelFormat(classes, "bits", IGNORED, colours=rgb, multilabel=True)
     return LabelFormat(classes, "ids", IGNORE, colours=rgb)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.pixels.decoding import image_size
+from convlora.data.pixels.channels import pixels_size
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,
@@ -15,12 +15,12 @@ from convlora.data.readers.annotated import (
     unannotated_note,
     unlisted_note,
 )
-from convlora.data.readers.coco_file import Category, CocoFile, CocoImage, class_names, read_coco_file
-from convlora.data.readers.coco_shapes import BOX_ONLY, shape
+from convlora.data.readers.coco_file import Category, CocoFile, CocoImage, class_colours, class_names, read_coco_file
+from convlora.data.readers.coco_shapes import shape
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex
 from convlora.data.readers.json_files import images_root, json_files, looks_like, shown
-from convlora.data.readers.polygons import PolygonMask, Shape, flaw_notes, largest_first
+from convlora.data.readers.polygons import BOX_ONLY, PolygonMask, Shape, box_notes, flaw_notes, largest_first
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import DataSettings
 from convlora.errors import DataError, MaskError, PairingError
@@ -46,12 +46,12 @@ def read(settings: DataSettings) -> FoundData:
     index = ImageIndex(images_root(images))
     files = [read_coco_file(path) for path in paths]
     names, ids, class_notes = class_names(files)
-    labels = label_format(names, settings)
+    labels = label_format(names, settings, class_colours(files[0], ids, len(names)))
     found = find_files(index, files)
     flaws: Counter[str] = Counter()
     samples, empty, shapes = [], [], 0
     for name, (file, image, place) in zip(sample_names([place for *_, place in found]), found, strict=True):
-        size = image.size or image_size(index.root / place, settings.limits)
+        size = image.size or pixels_size(index.root / place, settings.limits, settings.channels)
         outlines = _shapes(file, image, size, ids, flaws)
         shapes += sum(not outline.ignore for outline in outlines)
         if not file.annotations.get(image.key):
@@ -64,8 +64,7 @@ def read(settings: DataSettings) -> FoundData:
             f"{files[0].path}: its annotations are boxes without outlines ({boxes} of them), from which no masks can "
             "be made. Export polygons or masks."
         )
-    notes += unannotated_note(empty, len(samples)) + class_notes + flaw_notes(flaws, "outlines")
-    notes += [f"{boxes} objects known only by their box: the box is ignored in training and scores"] if boxes else []
+    notes += unannotated_note(empty, len(samples)) + class_notes + flaw_notes(flaws, "outlines") + box_notes(boxes)
     notes += unlisted_note(index.unused([place for *_, place in found]), first_few([path.name for path in paths]))
     settled, split_notes = settle_splits(samples)
     return FoundData(settled, labels, notes=notes + split_notes)
@@ -79,23 +78,18 @@ def find_files(index: ImageIndex, files: Sequence[CocoFile]) -> list[tuple[CocoF
     """
     listed = [(file, image) for file in files for image in file.images]
     near = [_near(file.path, index.root) for file, _ in listed]
-    places = index.find_all([image.file_name for _, image in listed], near)
+    names = [image.file_name for _, image in listed]
     where = first_few([file.path for file in files])
     if not listed:
         raise PairingError(f"{where}: lists no images. Export it again.")
-    missing = [image.file_name for (_, image), place in zip(listed, places, strict=True) if place is None]
-    if missing:
-        raise PairingError(
-            f"{where}: {len(missing)} of {len(listed)} images are not in {index.root} or the folders in it: "
-            f"{first_few(missing)}. Add them, or remove them from the file."
-        )
-    twice = [place for place, count in Counter(places).items() if count > 1]
-    if twice:
-        raise PairingError(
-            f"{where}: {len(twice)} images are listed more than once: {first_few(twice)}. List each once; to read one "
-            "of several files, name it with --masks."
-        )
-    return [(file, image, place) for (file, image), place in zip(listed, places, strict=True) if place is not None]
+    places = index.require_one_each(
+        names,
+        index.find_all(names, near),
+        where,
+        absent="Add them, or remove them from the file.",
+        twice="List each once; to read one of several files, name it with --masks.",
+    )
+    return [(file, image, place) for (file, image), place in zip(listed, places, strict=True)]
 
 
 def split_for(root: Path, path: Path, place: PurePosixPath) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from convlora.data.labels.colours import Colour
 from convlora.data.readers.json_files import is_name, read_json, shown
 from convlora.data.samples import first_few
 from convlora.data.settings import BACKGROUND
@@ -43,6 +44,8 @@ class CocoFile:
     """Names by id."""
     above: dict[Category, str]
     """Names of the supercategories, by id of the category."""
+    colours: dict[Category, Colour]
+    """Of the categories that have one: those of panoptic files, and of what `convlora convert-masks` writes."""
     annotations: dict[Category, list[dict[str, Any]]]
     """By the id of the image, in the order of the file; outlines as arrays where they can be."""
 
@@ -63,6 +66,9 @@ def read_coco_file(path: Path) -> CocoFile:
         for i, entry in enumerate(table(path, content, "categories"))
     }
     above = {entry["id"]: str(entry.get("supercategory")) for entry in content["categories"]}
+    colours = {
+        entry["id"]: colour for entry in content["categories"] if (colour := _colour(entry.get("color"))) is not None
+    }
     images = [_image(path, i, entry) for i, entry in enumerate(table(path, content, "images"))]
     known = Counter(image.key for image in images)
     twice = [key for key, count in known.items() if count > 1]
@@ -77,7 +83,7 @@ def read_coco_file(path: Path) -> CocoFile:
             f"{path}: annotations of {len(strangers)} images that it does not list, with the ids "
             f"{first_few(strangers)}. Export it again, whole."
         )
-    return CocoFile(path, images, categories, above, dict(annotations))
+    return CocoFile(path, images, categories, above, colours, dict(annotations))
 
 
 def class_names(files: Sequence[CocoFile]) -> tuple[list[str], dict[Category, int], list[str]]:
@@ -120,6 +126,18 @@ def class_names(files: Sequence[CocoFile]) -> tuple[list[str], dict[Category, in
     return list(names), ids, notes
 
 
+def class_colours(file: CocoFile, ids: Mapping[Category, int], count: int) -> list[Colour | None]:
+    """The colours of the classes from id 1 on, None where the file says none.
+
+    Args:
+        file: Whose categories.
+        ids: Class id of each category id, see `class_names`.
+        count: Number of classes.
+    """
+    by_class = {ids[key]: colour for key, colour in file.colours.items() if key in ids}
+    return [by_class.get(class_id) for class_id in range(1, count + 1)]
+
+
 def id_of(entry: Any, key: str, where: str) -> Category:
     """A number or text that tells one entry from others.
 
@@ -158,6 +176,12 @@ def _top(file: CocoFile, used: Collection[Category]) -> set[Category]:
         and len(file.categories) > 1
         and all(above == name for other, above in file.above.items() if other != key)
     }
+
+
+def _colour(value: Any) -> Colour | None:
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
+        return value[0], value[1], value[2]
+    return None
 
 
 def _used(file: CocoFile) -> set[Category]:

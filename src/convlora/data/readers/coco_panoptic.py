@@ -13,7 +13,16 @@ from convlora.data.labels.bits import IGNORED, bit
 from convlora.data.pixels.decoding import opened, upright
 from convlora.data.readers.annotated import label_format, sample_names, settle_splits, unlisted_note
 from convlora.data.readers.coco import KEYS, find_files, split_for
-from convlora.data.readers.coco_file import Category, CocoFile, class_names, id_of, read_coco_file, table, text_of
+from convlora.data.readers.coco_file import (
+    Category,
+    CocoFile,
+    class_colours,
+    class_names,
+    id_of,
+    read_coco_file,
+    table,
+    text_of,
+)
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex
 from convlora.data.readers.json_files import images_root, json_files, looks_like, shown
@@ -87,7 +96,7 @@ def read(settings: DataSettings) -> FoundData:
         )
     files = [read_coco_file(path) for path in paths]
     names, ids, class_notes = class_names(files)
-    labels = label_format(names, settings)
+    labels = label_format(names, settings, class_colours(files[0], ids, len(names)))
     index = ImageIndex(images_root(images), without=[_segment_folder(path) for path in paths])
     found = find_files(index, files)
     pngs = {file.path: _segment_masks(file, ids, multilabel=labels.multilabel) for file in files}

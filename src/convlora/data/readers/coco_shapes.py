@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from convlora.data.readers.json_files import shown
-from convlora.data.readers.polygons import Region, Shape, polygon, rectangle, runs, usable
+from convlora.data.readers.polygons import BOX_ONLY, Region, Shape, polygon, rectangle, runs, usable
 from convlora.errors import MaskError
-
-BOX_ONLY = "a box instead of an outline"
-"""Where flaws count objects of which only the box is known; these are ignored, not left out."""
 
 
 def shape(
@@ -79,7 +76,7 @@ def _runs(outline: dict[str, Any], size: tuple[int, int], where: str) -> Region 
         )
     made = runs(unpacked(counts) if isinstance(counts, str) else counts, *size, by_columns=True)
     if isinstance(made, str) and made != "no area":
-        raise MaskError(f"{where}: {made}, which are damaged. Export it again.")
+        raise MaskError(f"{where}: damaged, {made}. Export it again.")
     return made
 
 

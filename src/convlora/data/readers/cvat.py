@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.labels.colours import class_colour
 from convlora.data.labels.format import LabelFormat
 from convlora.data.readers.annotated import (
     label_format,
@@ -23,7 +21,7 @@ from convlora.data.readers.polygons import PolygonMask, Shape, flaw_notes
 from convlora.data.readers.xml_files import outermost
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import BACKGROUND, DataSettings
-from convlora.errors import DataError, PairingError
+from convlora.errors import DataError
 
 
 def recognise(images: Path, masks: Path | None) -> str | None:
@@ -76,11 +74,10 @@ def _classes(file: CvatFile, settings: DataSettings) -> tuple[LabelFormat, dict[
     used = {shape.label for image in file.images for shape in image.shapes}
     undeclared = sorted(used - file.labels.keys())
     names = [name for name in (*file.labels, *undeclared) if name.lower() != BACKGROUND]
-    colours = [file.labels.get(name) or class_colour(i) for i, name in enumerate(names, 1)]
     ids = {name: names.index(name) + 1 if name in names else 0 for name in (*file.labels, *undeclared)}
     note = f"{len(undeclared)} labels that {file.path.name} does not declare: {first_few(undeclared)}"
-    coloured = any(file.labels.values())
-    return label_format(names, settings, colours if coloured else None), ids, [note] if undeclared else []
+    labels = label_format(names, settings, [file.labels.get(name) for name in names])
+    return labels, ids, [note] if undeclared else []
 
 
 def _places(index: ImageIndex, file: CvatFile) -> Sequence[PurePosixPath]:
@@ -89,18 +86,11 @@ def _places(index: ImageIndex, file: CvatFile) -> Sequence[PurePosixPath]:
     Raises:
         PairingError: Files are missing, or are those of several images.
     """
-    places = index.find_all([image.name for image in file.images], [image.subset for image in file.images])
-    missing = [image.name for image, place in zip(file.images, places, strict=True) if place is None]
-    if missing:
-        raise PairingError(
-            f"{file.path}: {len(missing)} of {len(places)} images are not in {index.root} or the folders in it: "
-            f"{first_few(missing)}. Export with images, or give their folder with --images and the file with --masks."
-        )
-    found = [place for place in places if place is not None]
-    twice = [place for place, count in Counter(found).items() if count > 1]
-    if twice:
-        raise PairingError(
-            f"{file.path}: {len(twice)} files are those of several images: {first_few(twice)}. Keep the folders of the "
-            "subsets, or annotate each image once."
-        )
-    return found
+    names = [image.name for image in file.images]
+    return index.require_one_each(
+        names,
+        index.find_all(names, [image.subset for image in file.images]),
+        file.path,
+        absent="Export with images, or give their folder with --images and the file with --masks.",
+        twice="Keep the folders of the subsets, or annotate each image once.",
+    )

@@ -31,8 +31,8 @@ class Cell(Protocol):
 
 
 @dataclass(frozen=True)
-class EmbeddedImage:
-    """An image in a cell."""
+class _Embedded:
+    """An image file in a cell."""
 
     cell: Cell
 
@@ -47,6 +47,11 @@ class EmbeddedImage:
     def file(self) -> Embedded:
         """The inner file."""
         return Embedded(str(self.cell), self.cell.data())
+
+
+@dataclass(frozen=True)
+class EmbeddedImage(_Embedded):
+    """An image in a cell."""
 
     def size(self, limits: ImageLimits) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -62,22 +67,8 @@ class EmbeddedImage:
 
 
 @dataclass(frozen=True)
-class EmbeddedMask:
+class EmbeddedMask(_Embedded):
     """A mask in a cell."""
-
-    cell: Cell
-
-    @property
-    def path(self) -> Path:
-        """The outer file."""
-        return self.cell.path
-
-    def __str__(self) -> str:
-        return str(self.cell)
-
-    def file(self) -> Embedded:
-        """The inner file."""
-        return Embedded(str(self.cell), self.cell.data())
 
     def read_mask(self, limits: ImageLimits) -> np.ndarray:
         """The values that it stores: int32 (H, W)."""

@@ -56,6 +56,35 @@ class ImageIndex:
         last = Counter(part[-1] for part in parts if part)
         return [self._find(part, hint, last) for part, hint in zip(parts, near, strict=True)]
 
+    def require_one_each(
+        self, names: Sequence[str], places: Sequence[PurePosixPath | None], source: object, *, absent: str, twice: str
+    ) -> list[PurePosixPath]:
+        """What `find_all` found, if that is one file for each name.
+
+        Args:
+            names: As they were given.
+            places: What was found.
+            source: Begins messages: the file that holds the names.
+            absent: Ends the message on images without a file: what to do.
+            twice: Ends that on files of several images, likewise.
+
+        Raises:
+            PairingError: There is none for a name, or the same for two.
+        """
+        missing = [name for name, place in zip(names, places, strict=True) if place is None]
+        if missing:
+            raise PairingError(
+                f"{source}: {len(missing)} of {len(names)} images are not in {self.root} or the folders in it: "
+                f"{first_few(missing)}. {absent}"
+            )
+        found = [place for place in places if place is not None]
+        several = [place for place, count in Counter(found).items() if count > 1]
+        if several:
+            raise PairingError(
+                f"{source}: {len(several)} images are there more than once: {first_few(several)}. {twice}"
+            )
+        return found
+
     def unused(self, used: Collection[PurePosixPath | None]) -> list[PurePosixPath]:
         """Files that are not among these."""
         taken = set(used)

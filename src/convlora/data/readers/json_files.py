@@ -13,6 +13,7 @@ from convlora.data.readers.image_files import folders_in
 from convlora.errors import DataError
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LONGEST = 4096  # characters of a name; a path may have as many
 _MOST_FILES = 64  # a folder of more of them holds one for each image
 
 
@@ -43,8 +44,9 @@ def shown(value: object) -> str:
 
 
 def is_name(value: object) -> bool:
-    """Whether it is text that can be a name: not empty, in one line, and of characters that can be printed."""
-    return isinstance(value, str) and bool(value.strip()) and not _UNPRINTABLE.search(value.strip())
+    """Whether it is text that can be a name: not empty, in one line, not a book, and of characters that can be
+    printed."""
+    return isinstance(value, str) and 0 < len(value.strip()) <= _LONGEST and not _UNPRINTABLE.search(value.strip())
 
 
 def looks_like(path: Path, opening: str, keys: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from convlora.data.labels.format import LabelFormat
-from convlora.data.pixels.decoding import image_size
+from convlora.data.pixels.channels import pixels_size
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,
@@ -23,7 +23,7 @@ from convlora.data.readers.label_studio_file import Task, read_tasks, regions, s
 from convlora.data.readers.polygons import PolygonMask, Region, Shape, flaw_notes
 from convlora.data.samples import Sample, first_few
 from convlora.data.settings import BACKGROUND, DataSettings
-from convlora.errors import DataError, MaskError, PairingError
+from convlora.errors import DataError, MaskError
 
 
 def recognise(images: Path, masks: Path | None) -> str | None:
@@ -80,7 +80,7 @@ _Drawn = tuple[tuple[int, int], list[tuple[tuple[str, ...], tuple[Region, ...]]]
 def _drawn(path: Path, task: Task, image: Path, settings: DataSettings, flaws: Counter[str]) -> _Drawn:
     """Size of the image, and labels and parts of each region."""
     where = f"{path}: task {task.number}"
-    size = size_of(task, where) or image_size(image, settings.limits)
+    size = size_of(task, where) or pixels_size(image, settings.limits, settings.channels)
     found = list(regions(task, size, flaws, where))
     several = next((names for names, _ in found if len(names) > 1), None)
     if several and settings.task != "multilabel":
@@ -113,16 +113,11 @@ def _places(index: ImageIndex, tasks: Sequence[tuple[Path, Task]]) -> list[tuple
     places = index.find_all([task.image for _, task in tasks], nowhere)
     renamed = [task.image_without_hash if place is None else "" for (_, task), place in zip(tasks, places, strict=True)]
     others = index.find_all(renamed, nowhere)
-    found = [place or other for place, other in zip(places, others, strict=True)]
-    missing = [task.image for (_, task), place in zip(tasks, found, strict=True) if place is None]
-    if missing:
-        raise PairingError(
-            f"{tasks[0][0]}: {len(missing)} of {len(tasks)} images are not in {index.root} or the folders in it: "
-            f"{first_few(missing)}. Add them; Label Studio's JSON export holds no images."
-        )
-    several = [place for place, count in Counter(found).items() if count > 1]
-    if several:
-        raise PairingError(
-            f"{tasks[0][0]}: {len(several)} images are of more than one task: {first_few(several)}. Keep one task each."
-        )
-    return [(task, place) for task, place in zip(tasks, found, strict=True) if place is not None]
+    found = index.require_one_each(
+        [task.image for _, task in tasks],
+        [place or other for place, other in zip(places, others, strict=True)],
+        first_few(dict.fromkeys(path for path, _ in tasks)),
+        absent="Add them; Label Studio's JSON export holds no images.",
+        twice="Keep one task each.",
+    )
+    return list(zip(tasks, found, strict=True))

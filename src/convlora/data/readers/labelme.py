@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from convlora.data.pixels.images import image_size
+from convlora.data.pixels.channels import pixels_size
 from convlora.data.readers.annotated import label_format, sample_names, settle_splits, split_of, unannotated_note
 from convlora.data.readers.embedded import EmbeddedImage
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex
-from convlora.data.readers.labelme_file import LabelmeFile, LabelmeImage, begins_like_labelme, read_labelme_file
+from convlora.data.readers.labelme_file import LabelmeFile, LabelmeImage, is_labelme, read_labelme_file
 from convlora.data.readers.polygons import PolygonMask, Shape, flaw_notes
 from convlora.data.readers.voc_classes import read_names
 from convlora.data.samples import Sample, first_few, stem
@@ -32,7 +32,7 @@ def recognise(images: Path, masks: Path | None) -> str | None:
     for folder in folders:
         some = sorted(file for file in folder.glob("*.[jJ][sS][oO][nN]") if file.name[0] != ".")[:_LOOKED_AT]
         for file in some:
-            if begins_like_labelme(file):
+            if is_labelme(file):
                 return f"{file} has LabelMe's keys shapes and imagePath"
     return None
 
@@ -66,7 +66,7 @@ def read(settings: DataSettings) -> FoundData:
         image: ImageSource = (
             EmbeddedImage(LabelmeImage(file.path)) if place is None or index is None else index.root / place
         )
-        size = file.size or image_size(image, settings.limits)
+        size = file.size or pixels_size(image, settings.limits, settings.channels)
         shapes = tuple(Shape(ids.get(label, 0), (region,), ignore=label == _IGNORED) for label, region in file.shapes)
         if not shapes:
             empty.append(name)
@@ -86,7 +86,7 @@ def _json_files(given: Path) -> tuple[list[Path], list[str]]:
     if given.is_file():
         raise PairingError(f"{given}: is one file; give the folder that holds a JSON file for each image.")
     every = sorted(file for file in given.rglob("*.[jJ][sS][oO][nN]") if file.is_file() and file.name[0] != ".")
-    found = [file for file in every if begins_like_labelme(file)]
+    found = [file for file in every if is_labelme(file)]
     if not found:
         raise PairingError(
             f"{given}: has no JSON file of LabelMe, with shapes and imagePath, nor have the folders in it."

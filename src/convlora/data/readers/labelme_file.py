@@ -15,7 +15,7 @@ import numpy as np
 
 from convlora.data.pixels.decoding import Embedded
 from convlora.data.pixels.masks import read_mask
-from convlora.data.readers.json_files import read_json
+from convlora.data.readers.json_files import looks_like, read_json
 from convlora.data.readers.polygons import Region, Runs, ellipse, polygon, rectangle, usable
 from convlora.data.settings import ImageLimits
 from convlora.errors import DataError, ImageError, MaskError
@@ -140,12 +140,6 @@ def _decoded(text: Any) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def begins_like_labelme(path: Path) -> bool:
-    """Whether a JSON file looks like one of LabelMe, by its beginning; the image in it may be long."""
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(2**16).decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
-    except OSError:
-        return False
-    own = ('"shapes"', '"imagePath"', '"imageData"')
-    return text.startswith("{") and sum(key in text for key in own) >= 2 and '"annotations"' not in text
+def is_labelme(path: Path) -> bool:
+    """Whether a JSON file is one of LabelMe; without parsing it, because shapes, and the image in it, may be long."""
+    return looks_like(path, "{", ("shapes", "imagePath"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from convlora.data.samples import Sample
 from convlora.data.settings import BACKGROUND, DataSettings, ImageLimits
 from convlora.errors import ImageError, MaskError, SettingsError
 
+_LOOKED_AT = 16  # masks beside the first
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _ONE_CHANNEL = ("1", "L", "P", "I", "F", "LA", "PA")
 _SAMPLES_PER_PIXEL = 277  # of TIFF; Pillow leaves out those that it does not know
@@ -32,6 +34,8 @@ class ChannelMask:
     path: Path
     channels: int
     """How many there must be; an opaque alpha channel is none of them."""
+    named: int
+    """How many of them are classes; the others must be empty, as the last one of an RGB picture of two classes."""
     ignore_index: int | None
     """Value of pixels that are ignored, in whichever channel; None if there is none."""
 
@@ -50,11 +54,16 @@ class ChannelMask:
         values = _without_alpha(self.path, read_channels(self.path, limits))
         if values.shape[2] != self.channels:
             raise MaskError(
-                f"{self.path}: has {values.shape[2]} channels, but other masks have {self.channels}; with "
+                f"{self.path}: has {_counted(values.shape[2])}, but other masks have {self.channels}; with "
                 "task=multilabel each class is a channel of every mask."
             )
         ignored = values == self.ignore_index if self.ignore_index is not None else np.zeros(values.shape, dtype=bool)
         inside = (values != 0) & ~ignored
+        if inside[..., self.named :].any():
+            raise MaskError(
+                f"{self.path}: has {_counted(self.channels)}, but --classes names {self.named} beside the background, "
+                "and the others are not empty. Name all; --class_map NAME=background leaves one out."
+            )
         for number in range(self.channels):
             require_one_value(f"{self.path}, channel {number + 1}", values[..., number][inside[..., number]])
         fields = pack(np.moveaxis(inside, -1, 0))
@@ -87,15 +96,23 @@ def with_channels(data: FoundData, settings: DataSettings) -> FoundData:
     """Read masks of several channels as one class a channel, if the first mask is such a file; else data as they are.
 
     Raises:
-        ImageError: The first mask cannot be read.
-        SettingsError: There are more names of classes than channels.
+        ImageError: A mask that is looked at cannot be read.
+        MaskError: Others have several channels, but the first has one; or there are more than classes may be.
+        SettingsError: There are more names of classes than channels, or the masks' format is given as another.
     """
-    first = next((sample.mask for sample in data.samples), None)
-    if data.labels is not None or not isinstance(first, Path):
+    files = [sample.mask for sample in data.samples if isinstance(sample.mask, Path)]
+    if data.labels is not None or not files:
         return data
+    first, *others = files
     count = _count(first, settings.limits)
     if count == 1:
+        _refuse_other_counts(first, others[:: -(-len(others) // _LOOKED_AT) or 1], settings.limits)
         return data
+    if settings.mask_format != "auto":
+        raise SettingsError(
+            f"mask_format={settings.mask_format} is for masks of one channel, but {first} has {count}, of which "
+            "task=multilabel makes a class each; leave it out."
+        )
     if count > MOST_CLASSES:
         raise MaskError(f"{first}: has {count} channels; up to {MOST_CLASSES} classes may overlap.")
     classes = settings.classes or [BACKGROUND, *(f"class {number}" for number in range(1, count + 1))]
@@ -104,20 +121,33 @@ def with_channels(data: FoundData, settings: DataSettings) -> FoundData:
             f"classes={','.join(classes)} are {len(classes) - 1} beside the background, but the masks have {count} "
             f"channels, such as {first}."
         )
+    ignored = ignored_value(settings)
     return dataclasses.replace(
         data,
-        samples=[_by_channel(sample, count, ignored_value(settings)) for sample in data.samples],
+        samples=[_by_channel(sample, count, len(classes) - 1, ignored) for sample in data.samples],
         labels=LabelFormat(tuple(classes), "bits", IGNORED, multilabel=True),
         named=False,
         notes=[*data.notes, f"masks of {count} channels: channel c is not 0 where class c is"],
     )
 
 
-def _by_channel(sample: Sample, count: int, ignore_index: int | None) -> Sample:
-    mask = sample.mask
-    return (
-        dataclasses.replace(sample, mask=ChannelMask(mask, count, ignore_index)) if isinstance(mask, Path) else sample
-    )
+def _counted(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
+def _by_channel(sample: Sample, count: int, named: int, ignore_index: int | None) -> Sample:
+    if not isinstance(sample.mask, Path):
+        return sample
+    return dataclasses.replace(sample, mask=ChannelMask(sample.mask, count, named, ignore_index))
+
+
+def _refuse_other_counts(first: Path, others: Sequence[Path], limits: ImageLimits) -> None:
+    different = next(((path, count) for path in others if (count := _count(path, limits)) > 1), None)
+    if different is not None:
+        raise MaskError(
+            f"{first}: has 1 channel, but {different[0]} has {different[1]}; with task=multilabel each class is a "
+            "channel of every mask."
+        )
 
 
 def _count(path: Path, limits: ImageLimits) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.listing import read_listing
-from convlora.data.samples import Sample, first_few, unique_names
+from convlora.data.samples import Sample, counted, first_few, unique_names
 from convlora.data.scientific.choosing import with_intensity
 from convlora.data.scientific.expanding import Reading, expand
 from convlora.data.scientific.kinds import image_kind, is_vectors, mask_kind
@@ -121,11 +121,12 @@ def pair_by_stem(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
 
 def _problems(pairing: Pairing) -> list[str]:
     found = {
-        "images without a mask": pairing.images_alone,
-        "masks without an image": pairing.masks_alone,
-        "files that share a name": pairing.ambiguous,
+        ("image without a mask", "images without a mask"): pairing.images_alone,
+        ("mask without an image", "masks without an image"): pairing.masks_alone,
+        ("file that shares a name", "files that share a name"): pairing.ambiguous,
     }
-    return [f"{len(files)} {what} ({first_few(f.name for f in files)})" for what, files in found.items() if files]
+    listed = {what: first_few(file.name for file in files) for what, files in found.items()}
+    return [f"{counted(len(files), *what)} ({listed[what]})" for what, files in found.items() if files]
 
 
 def _image_files(folder: Path, role: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:

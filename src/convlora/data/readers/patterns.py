@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from convlora.data.pixels.decoding import IMAGE_SUFFIXES
 from convlora.data.readers.annotated import sample_names
 from convlora.data.readers.image_files import ImageIndex
-from convlora.data.samples import Sample, first_few, stem
+from convlora.data.samples import Sample, counted, first_few, stem
 from convlora.errors import PairingError, SettingsError
 
 _BRACES = re.compile(r"\{[^{}]*\}|[{}]")
@@ -100,7 +100,7 @@ def find_by_pattern(images: str, masks: str | None, patterns: Patterns) -> list[
     mask_files = image_files if same else ImageIndex(mask_root, [root]).files
     pairs, problems = pair_by_pattern(image_files, mask_files, patterns, same=same)
     if problems:
-        listed = "; ".join(f"{len(files)} {what} ({first_few(files)})" for what, files in problems.items())
+        listed = "; ".join(f"{counted(len(files), *what)} ({first_few(files)})" for what, files in problems.items())
         held = f"{len(image_files)} image files in {root}" + ("" if same else f" and {len(mask_files)} in {mask_root}")
         example = next((f for f in image_files if patterns.key(f) is not None), None)
         place = example and patterns.place(example)
@@ -116,8 +116,8 @@ def find_by_pattern(images: str, masks: str | None, patterns: Patterns) -> list[
 
 def pair_by_pattern(
     image_files: Sequence[PurePosixPath], mask_files: Sequence[PurePosixPath], patterns: Patterns, *, same: bool
-) -> tuple[list[tuple[PurePosixPath, PurePosixPath]], dict[str, list[PurePosixPath]]]:
-    """Pairs, and everything that is in none by what is wrong with it; each file is in exactly one place.
+) -> tuple[list[tuple[PurePosixPath, PurePosixPath]], dict[tuple[str, str], list[PurePosixPath]]]:
+    """Pairs, and everything that is in none by what is wrong with it (of one, of several); each file is in one place.
 
     Args:
         image_files: Below the root of the images.
@@ -148,10 +148,10 @@ def pair_by_pattern(
         orphans, gone = misplaced, set(misplaced)
         alone, others = ([file for file in files if file not in gone] for files in (alone, others))
     problems = {
-        "images without a mask": alone,
-        "masks without an image": orphans,
-        "images and masks that fit several times": [*unclear, *sorted(shared)],
-        "files that fit neither pattern": others,
+        ("image without a mask", "images without a mask"): alone,
+        ("mask without an image", "masks without an image"): orphans,
+        ("image that fits several times", "images and masks that fit several times"): [*unclear, *sorted(shared)],
+        ("file that fits neither pattern", "files that fit neither pattern"): others,
     }
     return list(clear.items()), {what: files for what, files in problems.items() if files}
 

@@ -15,6 +15,7 @@ from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
 
 __all__ = [
+    "BOX_ONLY",
     "IGNORE",
     "MOST_CLASSES",
     "Cover",
@@ -23,6 +24,7 @@ __all__ = [
     "Region",
     "Runs",
     "Shape",
+    "box_notes",
     "ellipse",
     "flaw_notes",
     "largest_first",
@@ -37,6 +39,8 @@ IGNORE = 255
 """Value of pixels of regions that count neither in training nor in scores."""
 MOST_CLASSES = 254
 """Classes that a mask can hold beside the background and `IGNORE`."""
+BOX_ONLY = "a box instead of an outline"
+"""Where flaws count objects of which only the box is known; these are ignored, not left out."""
 _WORK = 1e9  # pixels that the shapes of one image may cover together, or 100 times the image if that is more
 _EACH = 5_000  # pixels that could be painted in the time that a shape takes beside them
 
@@ -115,11 +119,11 @@ def paint(shapes: Iterable[Shape], size: tuple[int, int], *, multilabel: bool = 
     ordered = list(shapes)
     mask = np.zeros(size, dtype=np.int32)
     ignored = IGNORED if multilabel else IGNORE
-    left = max(_WORK, 100.0 * height * width)
+    left = max(_WORK, 100.0 * height * width) - _EACH * sum(len(shape.parts) for shape in ordered)
     for shape in sorted(ordered, key=lambda shape: not shape.ignore):  # stable: the order holds within both kinds
         for part in shape.parts:
-            cover = part.cover(height, width)
-            left -= _EACH + (cover[2].size if cover is not None else 0)
+            cover = part.cover(height, width) if left >= 0 else None
+            left -= cover[2].size if cover is not None else 0
             if left < 0:
                 raise MaskError(f"{len(ordered)} shapes cover the image of {height} x {width} pixels too often")
             if cover is None:
@@ -165,3 +169,8 @@ def flaw_notes(flaws: Counter[str], what: str = "shapes") -> list[str]:
     """
     reasons = ", ".join(f"{count} with {reason}" for reason, count in sorted(flaws.items()))
     return [f"left out {sum(flaws.values())} {what}: {reasons}"] if flaws else []
+
+
+def box_notes(boxes: int) -> list[str]:
+    """What to tell of objects that are ignored because only their box is known; none if there are none."""
+    return [f"{boxes} objects known only by their box: the box is ignored in training and scores"] if boxes else []

@@ -60,7 +60,6 @@ class _Reader:
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartDoctypeDeclHandler = self._refuse
-        self.parser.EntityDeclHandler = self._refuse
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._text
@@ -73,7 +72,8 @@ class _Reader:
         done, self._done = self._done, []
         return done
 
-    def _refuse(self, *_: Any) -> None:
+    def _refuse(self, name: str, *_: Any) -> None:
+        self.found = name  # a document type is called like the outermost element
         raise DataError(
             f"{self.path}: declares a document type or entities, which annotations need not. Export it again."
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from convlora.data.labels.format import LabelFormat
-from convlora.data.pixels.decoding import image_size
+from convlora.data.pixels.channels import pixels_size
 from convlora.data.readers.annotated import (
     label_format,
     sample_names,
@@ -20,11 +21,21 @@ from convlora.data.readers.annotated import (
 )
 from convlora.data.readers.found import FoundData
 from convlora.data.readers.image_files import ImageIndex, folders_in
-from convlora.data.readers.polygons import MOST_CLASSES, Polygon, PolygonMask, Region, Shape, flaw_notes, largest_first
-from convlora.data.readers.yolo_file import (
+from convlora.data.readers.polygons import (
     BOX_ONLY,
+    MOST_CLASSES,
+    Polygon,
+    PolygonMask,
+    Region,
+    Shape,
+    box_notes,
+    flaw_notes,
+    largest_first,
+)
+from convlora.data.readers.yolo_file import (
     YoloTable,
     read_list,
+    read_names,
     read_outlines,
     read_table,
     shapes,
@@ -34,7 +45,8 @@ from convlora.data.settings import BACKGROUND, DataSettings, ImageLimits
 from convlora.errors import DataError, MaskError, PairingError
 
 _YAML = (".yaml", ".yml")
-_NOT_LABELS = ("classes.txt", "labels.txt", "notes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "readme.txt")
+_NAMES = "classes.txt"
+_NOT_LABELS = (_NAMES, "labels.txt", "notes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "readme.txt")
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,15 @@ class YoloMask:
     """In the order of painting."""
     multilabel: bool = False
     """Whether shapes may overlap, so that the values are bit fields."""
+    channels: int | None = None
+    """How many raw channels the image has; None if it is a picture."""
 
     def __str__(self) -> str:
         return str(self.path)
 
     def read_mask(self, limits: ImageLimits) -> np.ndarray:
         """Class ids or bit fields, in the size of the image: int32 (H, W); as `PolygonMask`."""
-        height, width = image_size(self.image, limits)
+        height, width = pixels_size(self.image, limits, self.channels)
         scaled = tuple(
             Shape(shape.class_id, tuple(_scaled(part, height, width) for part in shape.parts), shape.ignore)
             for shape in self.shapes
@@ -101,10 +115,10 @@ def read(settings: DataSettings) -> FoundData:
         if not outlines.get(place):
             empty.append(name)
         painted = largest_first(shapes(outlines.get(place, []), ids))
-        mask = YoloMask(label, root / place, painted, labels.multilabel)
+        mask = YoloMask(label, root / place, painted, labels.multilabel, settings.channels)
         samples.append(Sample(name, root / place, mask, split_for(place)))
-    notes += name_notes + unannotated_note(empty, len(samples), "labels") + flaw_notes(flaws, "outlines")
-    notes += [f"{boxes} objects known only by their box: the box is ignored in training and scores"] if boxes else []
+    notes += name_notes + unannotated_note(empty, len(samples), "labels")
+    notes += flaw_notes(flaws, "outlines") + box_notes(boxes)
     settled, split_notes = settle_splits(samples)
     return FoundData(settled, labels, named=table is not None, notes=notes + split_notes)
 
@@ -126,8 +140,8 @@ def _label_folders(root: Path) -> list[Path]:
 
 
 def _holds_texts(folder: Path) -> bool:
-    """Whether there are label files in a folder, or in one of its folders, and no other kind of annotations."""
-    return any(_is_label(file) for place in (folder, *folders_in(folder)) for file in _texts(place))
+    """Whether there are label files in a folder, at any depth."""
+    return any(_is_label(file) for place, *_ in os.walk(folder) for file in _texts(Path(place)))
 
 
 def _texts(folder: Path) -> list[Path]:
@@ -183,7 +197,7 @@ def _top_of(label: Path) -> Path:
 
 
 def _table(given: Path | None, root: Path, masks: Path | None) -> YoloTable | None:
-    """The file given, or the only one that there is."""
+    """The file given, or the only one that there is; else the list of names that Label Studio writes."""
     if given is not None:
         return read_table(given)
     above = [*root.absolute().parents[:2], masks, masks.parent] if masks is not None else []
@@ -195,7 +209,8 @@ def _table(given: Path | None, root: Path, masks: Path | None) -> YoloTable | No
             raise DataError(f"{folder}: {first_few(f.name for f in files)} may name the classes. Give one as --images.")
         if files:
             return read_table(files[0])
-    return None
+    lists = (folder / _NAMES for folder in [root, *above])
+    return next((read_names(file) for file in lists if file.is_file()), None)
 
 
 def _names(table: YoloTable | None, settings: DataSettings, largest: int, root: Path) -> tuple[list[str], list[str]]:
@@ -222,20 +237,21 @@ def _names(table: YoloTable | None, settings: DataSettings, largest: int, root: 
 
 def _splits(table: YoloTable | None, root: Path) -> Callable[[PurePosixPath], str | None]:
     """The split of an image: as data.yaml has it, else as its folders are named."""
-    folders: dict[tuple[str, ...], str] = {}
+    folders: dict[tuple[str, ...], set[str]] = defaultdict(set)
     listed: dict[tuple[str, ...], str] = {}
     for split, entry in table.splits if table is not None else []:
         if entry.lower().endswith(".txt"):
             listed |= {PurePosixPath(line).parts[-2:]: split for line in read_list(root / entry)}
         else:
-            folders[tuple(entry.split("/"))] = split
+            folders[tuple(entry.split("/"))].add(split)
+    told = {folder: min(splits) for folder, splits in folders.items() if len(splits) == 1}  # else it is of no split
 
     def split_for(place: PurePosixPath) -> str | None:
         if place.parts[-2:] in listed:
             return listed[place.parts[-2:]]
         inside = [
             (len(tail), split)
-            for folder, split in folders.items()
+            for folder, split in told.items()
             for tail in (folder[k:] for k in range(len(folder)))  # begins with folders of another machine
             if place.parts[: len(tail)] == tail and (tail == folder or set(tail) != {"images"})  # as of all splits
         ]

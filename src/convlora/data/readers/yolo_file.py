@@ -12,19 +12,17 @@ import numpy as np
 import yaml
 
 from convlora.data.readers.json_files import is_name, shown
-from convlora.data.readers.polygons import Region, Shape, polygon, rectangle, usable
+from convlora.data.readers.polygons import BOX_ONLY, Region, Shape, polygon, rectangle, usable
 from convlora.data.samples import SPLITS
 from convlora.errors import DataError, MaskError
 
-BOX_ONLY = "a box instead of an outline"
-"""Where flaws count objects of which only the box is known; these are ignored, not left out."""
 _MOST_BYTES = 2**18  # of data.yaml: 254 names take less, and YAML is slow to read
 _FARTHEST = 2.0  # of fractions: outlines may lie beyond the image a little, but pixels are no fractions
 
 
 @dataclass(frozen=True)
 class YoloTable:
-    """What data.yaml says."""
+    """What data.yaml, or a list of names, says."""
 
     path: Path
     names: list[str]
@@ -54,13 +52,26 @@ def read_table(path: Path) -> YoloTable:
     return YoloTable(path, _names(path, values["names"]), _split_entries(values))
 
 
+def read_names(path: Path) -> YoloTable:
+    """Read a classes.txt: the name of a class in each line, in the order of their numbers.
+
+    Raises:
+        DataError: It is no such list.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of names ({error}).") from error
+    return YoloTable(path, _names(path, [line for line in lines if line.strip()]), [])
+
+
 def _names(path: Path, names: Any) -> list[str]:
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise DataError(f"{path}: the keys of names are not the numbers 0 to {len(names) - 1}. Number them so.")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
-        raise DataError(f"{path}: names is no list of names. Write 'names: [cat, dog]'.")
+        raise DataError(f"{path}: holds no list of names. Write 'names: [cat, dog]'.")
     texts = [str(name).strip() for name in names]
     wrong = [name for name, count in Counter(texts).items() if count > 1 or not is_name(name)]
     if wrong:

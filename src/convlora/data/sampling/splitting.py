@@ -84,8 +84,12 @@ def _draw(groups: dict[str, list[str]], settings: DataSettings) -> dict[str, str
         del fractions["test"]
     wanted = [split for split, fraction in fractions.items() if fraction > 0]
     total = sum(len(names) for names in groups.values())
-    queue = sorted(groups, key=lambda group: hashlib.sha256(f"{settings.split_seed}:{group}".encode()).digest())
-    test = _fold(queue, groups, settings.folds, settings.fold) if settings.folds is not None else set()
+    queue = sorted(
+        groups,
+        key=lambda group: hashlib.sha256(f"{settings.split_seed}:{group}".encode("utf-8", "surrogatepass")).digest(),
+    )
+    most = max(1, len(groups) - len(wanted) - 1)  # of a fold, so that the others can train and validate
+    test = _fold(queue, groups, settings.folds, settings.fold, most) if settings.folds is not None else set()
     queue = [group for group in queue if group not in test]
     if len(queue) <= len(wanted):
         unit = _unit(groups, settings.group)
@@ -106,8 +110,8 @@ def _draw(groups: dict[str, list[str]], settings: DataSettings) -> dict[str, str
     return {name: chosen.get(name, "train") for names in groups.values() for name in names}
 
 
-def _fold(queue: Sequence[str], groups: dict[str, list[str]], folds: int, fold: int) -> set[str]:
-    """The groups of one of the folds; all folds together hold each group once.
+def _fold(queue: Sequence[str], groups: dict[str, list[str]], folds: int, fold: int, most: int) -> set[str]:
+    """The groups of one of the folds, at most so many; all folds together hold each group once.
 
     The largest group first, each to the fold that is smallest by then, so that the folds hold about as many images.
     """
@@ -115,14 +119,14 @@ def _fold(queue: Sequence[str], groups: dict[str, list[str]], folds: int, fold: 
         raise DataError(
             f"folds={folds} are more than there are {_unit(groups, None)}: {len(groups)}. Give fewer folds."
         )
-    sizes = [0] * folds
-    part = set()
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    images = [0] * folds
     for group in sorted(queue, key=lambda group: -len(groups[group])):  # stable: equal sizes stay in hashed order
-        smallest = sizes.index(min(sizes))
-        sizes[smallest] += len(groups[group])
-        if smallest == fold:
-            part.add(group)
-    return part
+        open_parts = [number for number in range(folds) if len(parts[number]) < most] or range(folds)
+        smallest = min(open_parts, key=images.__getitem__)
+        parts[smallest].append(group)
+        images[smallest] += len(groups[group])
+    return set(parts[fold])
 
 
 def _unit(groups: dict[str, list[str]], pattern: str | None) -> str:

@@ -52,10 +52,8 @@ def choose_subset(
         raise DataError("train_images_per_class: no mask of the train split holds a class beside the background.")
     held = Counter(class_id for name in chosen for class_id in classes[name] - {0})
     few = [f"{labels.classes[c]} ({count})" for c, count in sorted(held.items()) if count < each]
-    notes = [f"training on {len(chosen)} of {len(counts)} images: at least {each} of each class"]
-    if few:
-        notes.append(f"fewer than {each} training images hold {', '.join(few)}; all of them are used")
-    return chosen, notes
+    note = f"training on {len(chosen)} of {len(counts)} images, at least {each} of each class"
+    return chosen, [note + (f", but all of {', '.join(few)}, which fewer hold" if few else "")]
 
 
 def draw_each(classes: Mapping[str, Set[int]], each: int, seed: int) -> set[str]:

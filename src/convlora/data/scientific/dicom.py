@@ -99,7 +99,9 @@ class DicomSeries:
         dtype = np.dtype(self.dtype)
         if dtype.kind == "f":
             return (stored * np.float64(one.slope) + one.inter).astype(dtype)
-        return stored.astype(dtype) + dtype.type(one.inter)
+        values = stored.astype(dtype)
+        values += dtype.type(one.inter)
+        return values
 
 
 def find_series(path: Path, limits: ImageLimits) -> tuple[list[DicomSeries], list[str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convlora.data.samples import Sample, first_few
+from convlora.data.scientific.deep_png import open_deep_png
 from convlora.data.scientific.dicom import find_series
 from convlora.data.scientific.geotiff import GeoImage, GeoMask, GeoRaster, WhereData, open_geotiff
 from convlora.data.scientific.grids import require_equal_grids
@@ -144,6 +145,8 @@ def _image_stacks(path: Path, how: Reading, notes: list[str]) -> Sequence[Stack]
         series, left_out = find_series(path, how.limits)
         notes += left_out
         return series
+    if kind == "png" and how.channels is None:
+        return [open_deep_png(path, how.limits)]
     if kind == "tiff":
         stack = open_tiff(path, how.limits)
         # pages may be channels, which convlora.data.pixels.channels tells

@@ -70,6 +70,8 @@ def as_bytes(values: np.ndarray, windows: Sequence[Window] | None) -> np.ndarray
     """Values (H, W, C) as uint8 of that shape, rounded; NaN becomes 0. Without windows they are uint8 or bool."""
     if windows is None:
         return values * np.uint8(255) if values.dtype == bool else values
+    if len(windows) == 1:
+        return _through(values, windows[0])
     result = np.empty(values.shape, dtype=np.uint8)
     for channel, window in enumerate(windows):
         result[..., channel] = _through(values[..., channel], window)
@@ -77,7 +79,7 @@ def as_bytes(values: np.ndarray, windows: Sequence[Window] | None) -> np.ndarray
 
 
 def _through(values: np.ndarray, window: Window) -> np.ndarray:
-    """Values (H, W) as uint8, in pieces that stay in the processor's cache."""
+    """Values of any shape as uint8, in pieces that stay in the processor's cache."""
     flat = values.reshape(-1)
     result = np.empty(flat.shape, dtype=np.uint8)
     table = None

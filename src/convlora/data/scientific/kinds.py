@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convlora.data.scientific.deep_png import is_deep_png
 from convlora.data.scientific.dicom_headers import is_dicom
 from convlora.data.scientific.nifti import NIFTI_SUFFIXES
 from convlora.data.scientific.tiff_tags import tiff_kind
@@ -26,7 +27,9 @@ def volume_kind(path: Path) -> str | None:
 
 
 def image_kind(path: Path) -> str | None:
-    """nifti, dicom, geotiff or tiff; None for pictures that are read as ever."""
+    """nifti, dicom, geotiff, tiff or png (16-bit grey); None for pictures that are read as ever."""
+    if path.suffix.lower() == ".png":
+        return "png" if is_deep_png(path) else None
     if path.name.lower().endswith(_TIFF_SUFFIXES) and path.is_file():
         kind = tiff_kind(path)
         return None if kind is None or kind.plain else "geotiff" if kind.geo else "tiff"

@@ -120,7 +120,9 @@ class NiftiVolume:
             return values
         dtype = np.dtype(self.dtype)
         if dtype.kind == "i":
-            return values.astype(dtype) + dtype.type(self.inter)
+            shifted = values.astype(dtype)
+            shifted += dtype.type(self.inter)
+            return shifted
         return (values.astype(np.float64) * self.slope + self.inter).astype(dtype)
 
     def _arrays(self, limits: ImageLimits) -> list[np.ndarray]:

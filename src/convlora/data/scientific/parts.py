@@ -40,6 +40,12 @@ class StackImage:
         """Where it lies; None if the file does not say."""
         return self.stack.geometry(self.index)
 
+    @property
+    def layout(self) -> str:
+        """How its pixels are stored, in words."""
+        channels = self.stack.channels
+        return f"{self.stack.dtype}, {channels} {'channel' if channels == 1 else 'channels'}"
+
     def size(self, limits: ImageLimits) -> tuple[int, int]:
         """Height and width."""
         require_allowed_size(self.path, *self.stack.size, limits)
