@@ -9,7 +9,7 @@ from PIL import Image
 from convlora.checking.check import check
 from convlora.checking.pictures import Pictures, shown_for
 from convlora.checking.settings import CheckSettings
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from tests.data.files import save
 
 

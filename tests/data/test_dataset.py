@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from convlora.data.augmentation.augment import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.dataset import EpochSampler, SegmentationDataset
 from convlora.data.pixels.masks import LabelFormat
 from convlora.data.readers.pairing import find_images, find_samples

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.data.augmentation.settings import AugmentationSettings
+from convlora.data.settings import DataSettings
 
 
 def test_the_defaults_have_no_problems():

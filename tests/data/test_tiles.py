@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 
 from convlora.data import tiles
 from convlora.data.augmentation.augment import augment
-from convlora.data.augmentation.settings import PRESETS, Changes
+from convlora.data.augmentation.changes import PRESETS, Changes
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.dataset import EpochSampler
 from convlora.data.labels.format import LabelFormat
 from convlora.data.pixels.windows import Box, has_windows, read_mask_window, read_window
 from convlora.data.readers.pairing import find_samples
 from convlora.data.samples import Sample
-from convlora.data.settings import AugmentationSettings, ImageLimits
+from convlora.data.settings import ImageLimits
 from convlora.data.tiles import TileDataset, margin
 from convlora.errors import ImageError
 from tests.data.files import data_set, noise

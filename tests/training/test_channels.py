@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from convlora.adapter.saving import sealed
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.errors import ImageError
 from convlora.evaluation.evaluate import evaluate
 from convlora.evaluation.settings import EvaluateSettings

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.dataset import SegmentationDataset
 from convlora.data.findings.checking import check_data
 from convlora.data.labels.format import LabelFormat
-from convlora.data.settings import AugmentationSettings
 from convlora.errors import SettingsError
 from convlora.training.build import build_model
 from convlora.training.events import Started

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from convlora.adapter.saving import load_tensors
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.inference.predictor import Predictor
 from convlora.sam import checkpoints
 from convlora.training.run import train

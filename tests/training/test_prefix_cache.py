@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convlora import SamForSemanticSegmentation
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.sam.prefix import encode_prefix, encode_rest, frozen_blocks
 from convlora.training.methods import apply_method
 from convlora.training.prefix_cache import PrefixCache, digest

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.findings.checking import check_data
-from convlora.data.settings import AugmentationSettings
 from convlora.errors import ConvloraError, NonFiniteLossError, OutputError, SettingsError, WeightsError
 from convlora.inference.predictor import Predictor
 from convlora.training import build as build_module

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from convlora.data.augmentation.augment import AugmentationSettings, augment
+from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.findings.finding import Survey
 from convlora.data.labels.bits import unpack
 from convlora.data.pixels.channels import read_pixels

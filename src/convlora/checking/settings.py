@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.data.augmentation.settings import AugmentationSettings
+from convlora.data.settings import DataSettings
 from convlora.errors import SettingsError
 
 

@@ -52,6 +52,7 @@ def finish(folder: RunFolder) -> None:
         print_results([evaluation.result])
         print(f"report: {folder.report}")
     else:
-        print("no scores: no images were set aside as test. Give --test_fraction, or use convlora evaluate")
+        print("no scores: no images are of the split test. For those of a folder with masks:")
+        print(f"  convlora evaluate {quote(str(folder.path))} --images IMAGES --masks MASKS")
     print(f"adapter: {folder.adapter}")
     print(f"next: convlora predict {quote(str(folder.path))} IMAGES --output MASKS")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from convlora.data.augmentation.augment import AugmentationSettings, augment
+from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.pixels.channels import read_pixels
 from convlora.data.pixels.masks import LabelFormat, read_mask, require_equal_sizes
 from convlora.data.samples import Sample

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convlora.data.augmentation.augment import augment
-from convlora.data.augmentation.settings import Changes
+from convlora.data.augmentation.changes import Changes
 from convlora.data.dataset import SegmentationDataset
 from convlora.data.labels.bits import unpack
 from convlora.data.pixels.channels import pixels_size

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from convlora.data.settings import AugmentationSettings, DataSettings, tile_problems
+from convlora.data.augmentation.settings import AugmentationSettings
+from convlora.data.settings import DataSettings, tile_problems
 from convlora.errors import SettingsError
 from convlora.settings import from_values
 

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from convlora.data.augmentation.augment import AugmentationSettings, augment
+from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.settings import AugmentationSettings
 from tests.data.files import noise
 
 NOTHING = {

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from convlora.data.augmentation.augment import _output_to_input, _recolour, _warp, augment
-from convlora.data.augmentation.settings import COLOURS_AND_FLIPS, PRESETS, Changes
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import COLOURS_AND_FLIPS, PRESETS, AugmentationSettings, Changes
 from tests.data.files import noise
 
 KINDS = [name for name in PRESETS if name != "none"]

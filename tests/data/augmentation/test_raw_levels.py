@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlora.data.augmentation.augment import AugmentationSettings, augment
+from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.changes import PRESETS
 from convlora.data.augmentation.raw_levels import changed_levels
-from convlora.data.augmentation.settings import PRESETS
+from convlora.data.augmentation.settings import AugmentationSettings
 
 NOTHING = {"blur": 0.0, "brightness": 1.0, "contrast": 1.0, "gamma": 1.0, "noise": 0.0, "seed": 0}
 

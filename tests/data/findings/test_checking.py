@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from convlora.checking.settings import CheckSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.findings.checking import check_data
 from convlora.data.pixels.masks import LabelFormat
-from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.data.settings import DataSettings
 from convlora.errors import DataError, MaskError, SettingsError
 from tests.data.files import data_set, noise, save
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.findings.finding import HARMS
-from convlora.data.settings import AugmentationSettings
 from convlora.training.settings import TrainSettings
 from tests.data.findings.sets import FLAWS, findings_with, hela
 

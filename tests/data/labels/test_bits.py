@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from convlora.data.augmentation.augment import augment
+from convlora.data.augmentation.settings import AugmentationSettings
 from convlora.data.labels.bits import IGNORED, MOST_CLASSES, bit, members, pack, unpack
 from convlora.data.labels.classes import arrange_classes, overlapping
 from convlora.data.labels.format import LabelFormat
-from convlora.data.settings import AugmentationSettings, DataSettings
+from convlora.data.settings import DataSettings
 from convlora.errors import MaskError, SettingsError
 from convlora.sam import SamSegmentationImageProcessor
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from convlora.data.augmentation.levels import blurred, noisy, with_gamma
 from convlora.data.augmentation.raw_levels import changed_levels, filled
-from convlora.data.settings import AugmentationSettings
+from convlora.data.augmentation.settings import AugmentationSettings
 
 __all__ = ["AugmentationSettings", "augment"]
 
