@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import shapely
-from hypothesis import given
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from rasterio.features import rasterize
 from scipy import ndimage
 
@@ -35,6 +38,31 @@ def test_a_polygon_cut_open_into_one_ring_covers_the_same_by_either_rule(mask):
         assert not (ring == np.roll(ring, -1, axis=0)).all(axis=1).any()
         steps = np.roll(ring, -1, axis=0) - ring
         assert (steps == 0).any(axis=1).all(), "a cut does not run along pixel edges"
+
+
+@settings(max_examples=50, deadline=None)
+@given(masks(classes=2), st.sampled_from([0.6, 1.5, 3.0]))
+@example(np.pad(np.zeros((1, 1)), 1, constant_values=1), 1.5)
+def test_a_simplified_polygon_cut_open_covers_what_it_covers_with_its_holes(mask, tolerance):
+    mask = np.kron(mask > 0, [[0, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 0]]) > 0  # slanted once simplified
+    for polygon in polygons(Found(1, 0, 0, mask), tolerance):
+        shape, ring = shapely.Polygon(polygon.outer, polygon.holes), one_ring(polygon)
+        x, y = ring.T
+        assert np.isclose((x * np.roll(y, -1) - np.roll(x, -1) * y).sum(), 2 * shape.area)
+        assert even_odd([ring], mask.shape).tolist() == even_odd(polygon.rings, mask.shape).tolist()
+        assert shape.buffer(1e-6).covers(shapely.LinearRing(ring)), "a cut leaves the polygon"
+
+
+def test_tracing_a_large_mask_takes_few_bytes_a_pixel():
+    mask = np.zeros((1000, 1000), dtype=bool)
+    mask[1:-1, 1:-1] = True
+    mask[::97, ::13] = False
+    tracemalloc.start()
+    try:
+        trace(mask)
+        assert tracemalloc.get_traced_memory()[1] < 20 * mask.size
+    finally:
+        tracemalloc.stop()
 
 
 def test_outlines_have_corners_only_and_go_clockwise_and_holes_the_other_way():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from convlora.conversion.convert import convert_samples
 from convlora.data.labels.format import LabelFormat
-from convlora.errors import PairingError
+from convlora.errors import MaskError, PairingError
 from tests.conversion.masks import LABELS, PICTURE, convert, even_odd, masks, save_samples
 
 IDS = {name: class_id for class_id, name in LABELS.id2label.items()}
@@ -135,6 +135,13 @@ def test_cvat_names_labels_with_their_colours_and_escapes_them(tmp_path):
     found = [(label.findtext("name"), label.findtext("color")) for label in root.iter("label")]
     assert found == [("a<b>&\"c'", "#ff0010"), ("é", "#010203")]
     assert root.findtext("version") == "1.1"
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\x1f", "\ud800", "\ufffe", "\uffff"])
+def test_names_that_xml_cannot_hold_are_refused(tmp_path, character):
+    labels = LabelFormat(("background", f"leaf{character}", "stem"), "ids", 255)
+    with pytest.raises(MaskError, match="holds a character that XML cannot"):
+        convert(tmp_path, [PICTURE], "cvat", labels=labels)
 
 
 def test_copied_images_are_where_the_annotations_say(tmp_path):

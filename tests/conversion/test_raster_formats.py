@@ -96,6 +96,12 @@ def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):
         convert(tmp_path, [PICTURE], "colours", labels=labels)
 
 
+@pytest.mark.parametrize("name", ["a:b", "two\nlines", "two\rlines", "#leaf", "ignore"])
+def test_names_that_labelmap_txt_would_not_give_again_are_refused(tmp_path, name):
+    with pytest.raises(MaskError, match=r"means something else in labelmap\.txt"):
+        convert(tmp_path, [PICTURE], "colours", labels=LabelFormat(("background", name, "stem"), "ids", 255))
+
+
 def volume_samples(folder, volume, name="v"):
     """Slices of a volume with random masks, and these, (slices, H, W)."""
     ids = random_ids((volume.count, *volume.size), seed=3)
@@ -153,6 +159,26 @@ def test_a_dicom_segmentation_refers_to_its_slices(tmp_path):
     assert np.array_equal(pixels, ids)
     source = pydicom.dcmread(series.instances[0].path)
     assert read.FrameOfReferenceUID == source.FrameOfReferenceUID and read.PatientID == source.PatientID
+
+
+def test_ignored_pixels_are_background_in_a_dicom_segmentation_and_stay_in_a_nifti(tmp_path):
+    save_series(tmp_path / "ct", np.arange(192, dtype=np.int16).reshape(4, 6, 8))
+    (series,), _ = find_series(tmp_path / "ct", LIMITS)
+    samples, ids = volume_samples(tmp_path, series)
+    ids[1, 2:4] = 255
+    Image.fromarray(ids[1]).save(samples[1].mask)
+    notes = convert_samples(samples, LABELS, "dicom-seg", tmp_path / "out")
+    assert notes == ["16 ignored pixels are background now, because dicom-seg knows none"]
+    (path,) = (tmp_path / "out").iterdir()
+    uids = [pydicom.dcmread(one.path).SOPInstanceUID for one in series.instances]
+    pixels = segread(path).get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.array_equal(pixels, np.where(ids == 255, 0, ids))
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 1), dtype=np.int16), np.eye(4)), tmp_path / "v.nii")
+    (sample,), (mask,) = volume_samples(tmp_path, open_nifti(tmp_path / "v.nii", LIMITS), name="n")
+    mask[0] = 255
+    Image.fromarray(mask).save(sample.mask)
+    assert convert_samples([sample], LABELS, "nifti", tmp_path / "nifti") == []
+    assert np.count_nonzero(np.asarray(nibabel.load(tmp_path / "nifti" / "v.nii.gz").dataobj) == 255) == mask.shape[1]
 
 
 def test_what_is_no_volume_is_refused_and_leaves_nothing(tmp_path):

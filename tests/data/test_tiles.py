@@ -189,15 +189,24 @@ def test_foreground_of_a_large_mask_is_a_fair_and_bounded_sample(monkeypatch):
     monkeypatch.setattr(tiles, "_REMEMBERED", 50)
     monkeypatch.setattr(tiles, "_BAND", 703 * 1400)  # the class lies in two bands
     data = windowed(64, height=720, sampling="foreground")
-    one, two = data._foreground(0)
+    one, two = (np.stack(np.divmod(places, 1400), axis=1) for places in data._foreground(0))
     assert one.shape == (50, 2) and two.tolist() == [[3, 5]] and len({tuple(place) for place in one.tolist()}) == 50
     assert one[:, 0].min() >= 700 and one[:, 0].max() < 710 and one[:, 1].min() >= 900 and one[:, 1].max() < 910
     counts = np.zeros(100)
     for seed in range(40):
-        for row, column in windowed(64, height=720, sampling="foreground", seed=seed)._foreground(0)[0]:
+        for place in windowed(64, height=720, sampling="foreground", seed=seed)._foreground(0)[0].tolist():
+            row, column = divmod(place, 1400)
             counts[(row - 700) * 10 + column - 900] += 1
     assert counts.min() >= 7 and counts.max() <= 33  # 20 of 40 each, standard deviation 3.2
     assert abs(counts[:30].mean() - 20) < 2  # the rows of the first band
+
+
+def test_what_is_remembered_of_the_foreground_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiles, "_REMEMBERED_IN_ALL", 30)
+    data, masks = files(tmp_path, *[(40, 40)] * 6, tile=8, sampling="foreground")
+    places = [data._foreground(index) for index in range(6)]
+    assert all(len(of_class) == 5 for image in places for of_class in image)  # of hundreds
+    assert [masks[i].flat[of_class[0]] for i, image in enumerate(places) for of_class in image] == [1, 2] * 6
 
 
 def test_no_more_of_a_large_image_is_read_than_a_crop_and_its_margin():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from convlora import files
 from convlora.errors import ImageError, OutputError, SettingsError
 from convlora.inference import folder as folder_module
 from convlora.inference import streaming
@@ -136,6 +137,34 @@ def test_bands_of_something_else_are_not_used(tmp_path, finished, raster, counte
         bands = image.read()
         empty = (bands == 0).all(axis=0) & (change != "raster")
         np.testing.assert_array_equal(mask.read(1), np.where(empty, 255, Known().expected(bands)))
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_once_it_was_continued(
+    tmp_path, finished, raster, counted, monkeypatch
+):
+    given = windows(finished, raster, tmp_path / "out", polygons="gpkg", skip_existing=True)
+
+    def killed(path):  # a kill runs no cleaning up, so what is being written stays
+        if path.name.startswith(".town.tif."):
+            shutil.copy(path, path.with_name(".town.tif.left.tmp"))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict_folder(given)
+    assert list((tmp_path / "out").rglob("*.left.tmp")) and not list((tmp_path / "out").glob("town.*"))
+    predict_folder(given)
+    assert names(tmp_path / "out") == ["town.gpkg", "town.tif"]
+
+
+def test_the_bands_of_a_raster_that_is_there_are_removed(tmp_path, finished, raster, counted):
+    given = windows(finished, raster, tmp_path / "out", skip_existing=True)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(given, progress_windows=stop_after(2 * COLUMNS))
+    (tmp_path / "out" / "town.tif").write_bytes(b"written by a process that was killed just then")
+    predict_folder(given)
+    assert names(tmp_path / "out") == ["town.tif"]
 
 
 def test_a_damaged_band_is_told_and_leaves_no_mask(tmp_path, finished, raster, counted):

@@ -26,14 +26,15 @@ def run(arguments: Sequence[str]) -> None:
         positional=("run", "images"),
     )
     rank, world, local_rank = _place()
-    from convlora.conversion.convert import convert_folder, refuse_used
+    from convlora.conversion.convert import convert_folder, is_used, refuse_used
     from convlora.inference.folder import predict_folder
     from convlora.sam.precision import pick_device
 
     quiet_libraries()
     conversions = settings.conversions() if rank == 0 else []
+    kept = [c for c in conversions if settings.skip_existing and is_used(Path(c.output))]
     for conversion in conversions:
-        if not settings.skip_existing:
+        if conversion not in kept:
             refuse_used(Path(conversion.output))
     if world > 1 and settings.device in ("auto", "cuda") and pick_device(settings.device).type == "cuda":
         settings = dataclasses.replace(settings, device=f"cuda:{local_rank}")
@@ -56,7 +57,10 @@ def run(arguments: Sequence[str]) -> None:
         share = f", the share of the first of {world} processes" if world > 1 else ""
         print(f"{len(paths)} masks in {settings.output}{share}")
     for conversion in conversions:
-        for note in convert_folder(conversion, replace=settings.skip_existing):
+        if conversion in kept:  # it may hold what somebody has corrected
+            print(f"note: {conversion.output} is there already, and is left as it is")
+            continue
+        for note in convert_folder(conversion):
             print(f"note: {note}")
         print(f"{conversion.to}: {TARGETS[conversion.to]} in {conversion.output}")
 

@@ -20,7 +20,8 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
     If there are pixels without a class, a last line names their colour `ignore`, as `--mask_format colours` reads it.
 
     Raises:
-        MaskError: Classes overlap, or two have the same colour, so that the colours would not tell them apart.
+        MaskError: Classes overlap, or two have the same colour, so that the colours would not tell them apart; or a
+            name would not be read again as it is.
     """
     if how.labels.multilabel:
         raise MaskError(
@@ -32,8 +33,8 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
         twice = next(c for c in colours.values() if list(colours.values()).count(c) > 1)
         names = [how.labels.classes[class_id] for class_id, colour in colours.items() if colour == twice]
         raise MaskError(f"the classes {' and '.join(names[:2])} have the same colour {twice}; give each its own.")
-    if odd := [name for name in how.labels.classes if ":" in name or "\n" in name]:
-        raise MaskError(f"the name {odd[0]!r} holds what separates the fields of labelmap.txt; choose another format.")
+    if odd := [name for name in how.labels.classes if _means_something_else(name)]:
+        raise MaskError(f"the name {odd[0]!r} means something else in labelmap.txt; choose another format.")
     rest = next(grey for level in range(255, -1, -1) if (grey := (level,) * 3) not in colours.values())
     palette = [channel for i in range(256) for channel in colours.get(i, rest)]
     ignored = 0
@@ -50,3 +51,8 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
     lines = [f"{name}:{','.join(map(str, colour))}::\n" for name, colour in named]
     put_text(folder / "labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(lines))
     return []
+
+
+def _means_something_else(name: str) -> bool:
+    """Whether a name has what separates fields or lines, begins like a comment, or is that of ignored pixels."""
+    return ":" in name or name.splitlines() != [name] or name.startswith("#") or name.lower() == IGNORE

@@ -22,9 +22,7 @@ Progress = Callable[[int, int], None]
 _MODULES = {"colours": "coloured"}  # where the module is not named like its format
 
 
-def convert_folder(
-    settings: ConvertMasksSettings, progress: Progress = lambda done, total: None, *, replace: bool = False
-) -> list[str]:
+def convert_folder(settings: ConvertMasksSettings, progress: Progress = lambda done, total: None) -> list[str]:
     """Convert the masks of a prediction; return notes on what the format cannot hold; see `convert_samples`.
 
     Raises:
@@ -47,7 +45,6 @@ def convert_folder(
         settings,
         limits=settings.limits,
         channels=channels,
-        replace=replace,
         progress=progress,
     )
 
@@ -61,7 +58,6 @@ def convert_samples(
     *,
     limits: ImageLimits | None = None,
     channels: int | None = None,
-    replace: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
     """Write the masks of samples of any source in a format; return notes on what the format cannot hold.
@@ -74,7 +70,6 @@ def convert_samples(
         options: How masks become objects.
         limits: Of images and masks.
         channels: How many raw channels the images have; None if they are pictures.
-        replace: Replace an output folder that holds files.
         progress: Called with the number of masks done and of all.
 
     Raises:
@@ -83,8 +78,7 @@ def convert_samples(
     options = options or ConversionOptions()
     if problems := options.option_problems(target):
         raise SettingsError("; ".join(problems) + ".")
-    if not replace:
-        refuse_used(output)
+    refuse_used(output)
     how = Conversion(target, labels, options, limits or ImageLimits())
     ignored = 0
 
@@ -105,9 +99,17 @@ def convert_samples(
     return notes
 
 
+def is_used(output: Path) -> bool:
+    """Whether a folder is there and holds files.
+
+    Raises:
+        OutputError: It cannot be read.
+    """
+    with output_errors(output):
+        return output.exists() and any(output.iterdir())
+
+
 def refuse_used(output: Path) -> None:
     """Raise an `OutputError` if a folder holds files."""
-    with output_errors(output):
-        used = output.exists() and any(output.iterdir())
-    if used:
+    if is_used(output):
         raise OutputError(f"{output} is not empty. Choose a new folder.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,7 +49,7 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
 
 
 def _text(text: str) -> str:
-    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in text):
+    if re.search("[\0-\x1f\ud800-\udfff\ufffe\uffff]", text):
         raise MaskError(f"{text!r} holds a character that XML cannot; rename it.")
     return text
 

@@ -32,6 +32,7 @@ def write(pictures: Iterable[Picture], folder: Path, how: Conversion) -> list[st
     notes: list[str] = []
     taken: set[str] = set()
     for geometry, slices in collect_volumes(pictures, DicomGeometry, how.labels, notes):
+        slices[slices == how.labels.ignore_index] = 0
         name = file_name(geometry.path, ".dcm", taken)
         if not slices.any():
             notes.append(f"{geometry.path} has no object, and DICOM-SEG cannot say so: no file")

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from convlora.conversion.outlines import Polygon
 
-_Doors: TypeAlias = dict[tuple[int, int], list[tuple[int, int, int]]]
+
+class _Door(NamedTuple):
+    """Where a cut begins, on an edge of a ring, and the hole and its corner that it leads to."""
+
+    y: int
+    x: float
+    hole: int
+    corner: int
+
+
+_Doors: TypeAlias = dict[tuple[int, int], list[_Door]]
 
 
 def one_ring(polygon: Polygon) -> np.ndarray:
     """(n, 2) corners of one ring that goes into every hole and back by the same way, a cut of no width.
 
-    A cut starts at the leftmost corner of a hole and runs left, along pixel edges, to the next ring. It is passed
-    twice in opposite directions, so the even-odd rule and the nonzero rule both fill what the polygon covers. Holes
-    that touch what they are cut to need no way.
+    A cut starts at the leftmost corner of a hole and runs left, along the line between two rows of pixels, to the next
+    ring. It is passed twice in opposite directions, so the even-odd rule and the nonzero rule both fill what the
+    polygon covers. Holes that touch what they are cut to need no way.
     """
     if not polygon.holes:
         return polygon.outer
     rings, doors = [ring.tolist() for ring in polygon.rings], _doors(polygon.rings)
-    points: list[tuple[int, ...]] = []
+    points: list[tuple[float, float]] = []
     waiting = [_walk(rings[0], 0, 0, doors)]
     while waiting:  # not recursion: cuts may lead from hole to hole by the thousand
         step = next(waiting[-1], None)
         if step is None:
             waiting.pop()
-        elif len(step) == 3:
-            _, hole, corner = step
-            waiting.append(_walk(rings[hole], hole, corner, doors))
+        elif isinstance(step, _Door):
+            waiting.append(_walk(rings[step.hole], step.hole, step.corner, doors))
         elif not points or points[-1] != step:
             points.append(step)
     if points[0] == points[-1]:
@@ -39,39 +48,44 @@ def one_ring(polygon: Polygon) -> np.ndarray:
 
 
 def _doors(rings: list[np.ndarray]) -> _Doors:
-    """Where cuts begin: by ring and corner that starts the edge, (y, hole, its corner) of each cut."""
+    """The cuts that begin on each edge, by its ring and the corner that starts it."""
     start = np.concatenate(rings)
-    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    (x, y), (run, rise) = start.T, (np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - start).T
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     corner = np.concatenate([np.arange(len(ring)) for ring in rings])
-    upright = np.flatnonzero(start[:, 0] == end[:, 0])
-    top = np.minimum(start[upright, 1], end[upright, 1])
-    heights = np.abs(end[upright, 1] - start[upright, 1]) + 1
-    # every upright edge once for each line between rows that it reaches, ordered by line and x
-    edge = np.repeat(upright, heights)
-    line = np.repeat(top, heights) + np.arange(len(edge)) - np.repeat(np.cumsum(heights) - heights, heights)
-    width = int(start[:, 0].max()) + 1
-    place = line * width + start[edge, 0]
-    order = np.argsort(place, kind="stable")
-    place, edge = place[order], edge[order]
+    # every edge that is not level once for each line between rows that it reaches, ordered by line and x
+    steep = np.flatnonzero(rise)
+    heights = np.abs(rise[steep]) + 1
+    edge = np.repeat(steep, heights)
+    top = np.minimum(y, y + rise)[edge]
+    line = top + np.arange(len(edge)) - np.repeat(np.cumsum(heights) - heights, heights)
+    across = x[edge] + (line - y[edge]) * run[edge] / rise[edge]
+    width = int(x.max()) + 1
+    order = np.argsort(line * width + across, kind="stable")
+    edge, line, across = edge[order], line[order], across[order]
+    place = line * width + across
+    entries = [int(np.lexsort((ring[:, 1], ring[:, 0]))[0]) for ring in rings]
+    begins = [(*ring[entry].tolist(), number) for number, (ring, entry) in enumerate(zip(rings, entries, strict=True))]
     doors: _Doors = {}
-    for number, hole in enumerate(rings[1:], 1):
-        entry = int(np.lexsort((hole[:, 1], hole[:, 0]))[0])
-        x, y = hole[entry]
-        last = int(np.searchsorted(place, y * width + x, side="right")) - 1
-        met = edge[last] if owner[edge[last]] != number else edge[last - 1]
-        doors.setdefault((int(owner[met]), int(corner[met])), []).append((int(y), number, entry))
+    for left, level, hole in begins[1:]:
+        last = int(np.searchsorted(place, level * width + left, side="right")) - 1
+        while (ring := int(owner[edge[last]])) and begins[ring] >= begins[hole]:
+            last -= 1  # only to the outline, or to holes that begin further left, so that no cuts go in a circle
+        at = float(across[last])
+        door = _Door(int(line[last]), int(at) if at.is_integer() else at, hole, entries[hole])
+        doors.setdefault((ring, int(corner[edge[last]])), []).append(door)
     return doors
 
 
-def _walk(ring: list[list[int]], number: int, first: int, doors: _Doors) -> Iterator[tuple[int, ...]]:
-    """Points (x, y) of a ring once around from a corner, with (y, hole, its corner) where a cut begins."""
+def _walk(ring: list[list[int]], number: int, first: int, doors: _Doors) -> Iterator[tuple[float, float] | _Door]:
+    """Points (x, y) of a ring once around from a corner, with the doors where cuts begin."""
     for i in range(first, first + len(ring)):
         x, y = ring[i % len(ring)]
         yield x, y
         downwards = ring[(i + 1) % len(ring)][1] > y
         for door in sorted(doors.get((number, i % len(ring)), ()), reverse=not downwards):
-            yield x, door[0]
+            yield door.x, door.y
             yield door
-            yield x, door[0]
-    yield tuple(ring[first])
+            yield door.x, door.y
+    x, y = ring[first]
+    yield x, y

@@ -40,14 +40,13 @@ class Polygon:
 
 def trace(mask: np.ndarray) -> list[Polygon]:
     """The polygons of a mask, bool (H, W), from the top down; pixels that touch in a corner only are apart."""
-    regions, count = ndimage.label(mask)
+    padded, count = ndimage.label(np.pad(mask, 1))
     if not count:
         return []
-    around = _pixels_around(regions)
-    nodes = _nodes(around)
+    nodes = _nodes(padded)
     outer: dict[int, np.ndarray] = {}
     holes: dict[int, list[np.ndarray]] = {}
-    for ring, region in _rings(nodes, around):
+    for ring, region in _rings(nodes, padded):
         if _doubled_area(ring) > 0:
             outer[region] = ring
         else:
@@ -55,46 +54,48 @@ def trace(mask: np.ndarray) -> list[Polygon]:
     return [Polygon(ring, holes.get(region, [])) for region, ring in sorted(outer.items())]
 
 
-def _pixels_around(regions: np.ndarray) -> np.ndarray:
-    """(4, H + 1, W + 1): region of the four pixels around every corner; 0 is none."""
-    padded = np.pad(regions, 1)
-    return np.stack([padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]])
+def _pixels_around(padded: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(4, n): region of the four pixels around corners, from the regions of a mask padded by 1; 0 is none."""
+    return np.stack([padded[y + pixel // 2, x + pixel % 2] for pixel in range(4)])
 
 
-def _nodes(around: np.ndarray) -> np.ndarray:
+def _nodes(padded: np.ndarray) -> np.ndarray:
     """(n, 4) columns y, x, whether the ring goes on to the right, whether it goes on downwards.
 
     A ring turns where one or three of four pixels are inside. Where two are that meet in the corner, two rings meet
     (or one twice): each goes around one of the pixels outside if the two inside are one region, else around one of
     those inside. That is what keeps the rings from touching themselves.
     """
-    inside = around > 0
-    number = inside.sum(axis=0)
-    single = np.isin(number, (1, 3))
-    odd = np.where(number == 1, inside.argmax(axis=0), inside.argmin(axis=0))  # the pixel unlike the other three
-    rows, columns = np.nonzero(single)
-    turns = odd[rows, columns]
-    falling = inside[_UP_LEFT] & inside[_DOWN_RIGHT] & (number == 2)
-    rising = inside[_UP_RIGHT] & inside[_DOWN_LEFT] & (number == 2)
-    one_region = np.where(falling, around[_UP_LEFT] == around[_DOWN_RIGHT], around[_UP_RIGHT] == around[_DOWN_LEFT])
-    falling, rising = (falling & ~one_region) | (rising & one_region), (rising & ~one_region) | (falling & one_region)
-    places, pixels = [np.stack([rows, columns], axis=1)], [turns]
-    for crossing, pair in ((falling, (_UP_LEFT, _DOWN_RIGHT)), (rising, (_UP_RIGHT, _DOWN_LEFT))):
+    inside = (padded > 0).view(np.uint8)
+    beside = inside[:, :-1] + inside[:, 1:]
+    number = beside[:-1] + beside[1:]
+    y, x = np.nonzero(number & 1)
+    four = _pixels_around(padded, y, x) > 0
+    turns = np.where(number[y, x] == 1, four.argmax(axis=0), four.argmin(axis=0))  # the pixel unlike the other three
+    places, pixels = [np.stack([y, x], axis=1)], [turns]
+    y, x = np.nonzero((number == 2) & (inside[:-1, :-1] == inside[1:, 1:]))
+    four = _pixels_around(padded, y, x)
+    falling = four[_UP_LEFT] > 0
+    one_region = np.where(falling, four[_UP_LEFT] == four[_DOWN_RIGHT], four[_UP_RIGHT] == four[_DOWN_LEFT])
+    for crossing, pair in (
+        (falling != one_region, (_UP_LEFT, _DOWN_RIGHT)),
+        (falling == one_region, (_UP_RIGHT, _DOWN_LEFT)),
+    ):
         for pixel in pair:
-            places.append(np.argwhere(crossing))
+            places.append(np.stack([y[crossing], x[crossing]], axis=1))
             pixels.append(np.full(len(places[-1]), pixel))
-    pixel = np.concatenate(pixels)
-    return np.column_stack([np.concatenate(places), pixel % 2, pixel // 2])
+    around = np.concatenate(pixels)
+    return np.column_stack([np.concatenate(places), around % 2, around // 2])
 
 
-def _rings(nodes: np.ndarray, around: np.ndarray) -> list[tuple[np.ndarray, int]]:
+def _rings(nodes: np.ndarray, padded: np.ndarray) -> list[tuple[np.ndarray, int]]:
     """Every ring, (n, 2) as x, y with the inside to its right, and the region that it bounds."""
     y, x, right, down = nodes.T
     across, along = np.empty(len(nodes), dtype=np.int64), np.empty(len(nodes), dtype=np.int64)
     for partner, order in ((across, np.lexsort((right, x, y))), (along, np.lexsort((down, y, x)))):
         partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]  # ends of one straight piece
     pixel = np.where(right == 1, _DOWN_RIGHT, _UP_LEFT)  # inside, if the ring leaves the corner sideways
-    region = around[pixel, y, x]
+    region = padded[y + pixel // 2, x + pixel % 2]
     sideways = region > 0
     following = np.where(sideways, across, along).tolist()
     points = np.stack([x, y], axis=1)

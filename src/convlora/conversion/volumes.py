@@ -20,7 +20,7 @@ VolumeGeometry = TypeVar("VolumeGeometry", NiftiGeometry, DicomGeometry)
 def collect_volumes(
     pictures: Iterable[Picture], kind: type[VolumeGeometry], labels: LabelFormat, notes: list[str]
 ) -> Iterator[tuple[VolumeGeometry, np.ndarray]]:
-    """The geometry and the class ids, uint8 (slices, H, W), of every volume, as soon as all its slices are there.
+    """The geometry and the class ids or `ignore_index`, uint8 (slices, H, W), of every volume, as soon as it is whole.
 
     Args:
         pictures: In any order.
@@ -30,7 +30,7 @@ def collect_volumes(
 
     Raises:
         DataError: An image is no slice of such a volume, or slices of one volume differ in size.
-        MaskError: Classes overlap, or pixels are ignored.
+        MaskError: Classes overlap.
     """
     if labels.multilabel:
         raise MaskError(

@@ -21,6 +21,7 @@ from convlora.data.settings import ImageLimits
 
 _ANY_SIZE = ImageLimits(max_pixels=sys.maxsize)
 _REMEMBERED = 10_000  # pixels of each class of an image that crops are centred on; all of them, if there are fewer
+_REMEMBERED_IN_ALL = 20_000_000  # of each class in all images, 8 bytes each; with more images fewer of each
 _BAND = 4_000_000  # pixels of a mask that are looked through at a time
 
 
@@ -59,7 +60,8 @@ class TileDataset(SegmentationDataset):
         self.sampling = sampling
         self.sizes = [self._size(sample) for sample in self.samples]
         self._ends = np.cumsum([per_image or math.ceil(height * width / tile**2) for height, width in self.sizes])
-        self._pixels: dict[int, list[np.ndarray]] = {}
+        self._remembered = min(_REMEMBERED, max(1, _REMEMBERED_IN_ALL // max(1, len(self.samples))))
+        self._places: dict[int, list[np.ndarray]] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -110,18 +112,18 @@ class TileDataset(SegmentationDataset):
         """Where a crop lies; takes as many numbers from `rng` whatever it finds."""
         size = self.sizes[index]
         height, width = (min(self.tile, side) for side in size)
-        places = [int(rng.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True)]
+        corner = [int(rng.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True)]
         about, which_class, which_pixel = rng.random(3)
         if self.sampling == "foreground" and about < 0.5 and (classes := self._foreground(index)):
-            pixels = classes[int(which_class * len(classes))]
-            middle = pixels[int(which_pixel * len(pixels))]
-            sides = zip(middle.tolist(), size, (height, width), strict=True)
-            places = [min(max(0, at - part // 2), side - part) for at, side, part in sides]
-        return Box(places[0], places[1], height, width)
+            places = classes[int(which_class * len(classes))]
+            middle = divmod(int(places[int(which_pixel * len(places))]), size[1])
+            sides = zip(middle, size, (height, width), strict=True)
+            corner = [min(max(0, at - part // 2), side - part) for at, side, part in sides]
+        return Box(corner[0], corner[1], height, width)
 
     def _foreground(self, index: int) -> list[np.ndarray]:
-        """Rows and columns (n, 2) of pixels of each class that an image shows, equally likely to be here."""
-        if index not in self._pixels:
+        """Of each class that an image shows, numbers (n,) of pixels, row by row; all are equally likely to be here."""
+        if index not in self._places:
             rng = np.random.default_rng((self.seed, index))
             found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
             width = self.sizes[index][1]
@@ -132,10 +134,10 @@ class TileDataset(SegmentationDataset):
                     if class_id in found:
                         old = found[class_id]
                         places, keys = np.concatenate([old[0], places]), np.concatenate([old[1], keys])
-                    kept = np.argsort(keys)[:_REMEMBERED]
+                    kept = np.argsort(keys)[: self._remembered]
                     found[class_id] = places[kept], keys[kept]
-            self._pixels[index] = [np.stack(np.divmod(found[class_id][0], width), axis=1) for class_id in sorted(found)]
-        return self._pixels[index]
+            self._places[index] = [found[class_id][0] for class_id in sorted(found)]
+        return self._places[index]
 
     def _read(self, index: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
         sample = self.samples[index]

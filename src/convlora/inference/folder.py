@@ -29,7 +29,7 @@ from convlora.inference.georeferenced import (
     write_georeferenced,
     write_probabilities,
 )
-from convlora.inference.large import is_large, predict_large, refuse_large
+from convlora.inference.large import discard_bands, is_large, predict_large, refuse_large
 from convlora.inference.masks import mask_pictures
 from convlora.inference.output import ImageFiles, class_parts, image_files, present_files, refuse_clashes
 from convlora.inference.pipeline import WriteBehind, queue_length, read_ahead, thread_pool
@@ -108,10 +108,12 @@ def predict_folder(
         progress(done, len(mine))
 
     failed = _predict(predictor, [sample for sample in todo if sample not in large], files, settings, count_one)
-    for sample in todo:
-        if sample in large:
+    for sample in [sample for sample in mine if sample in large]:
+        if sample in todo:
             failed += predict_large(predictor, sample, files[sample.name], settings, progress_windows)
             count_one()
+        else:
+            discard_bands(sample, settings)  # of a process that was killed just before that
     if failed:
         raise ImageError(
             f"{len(failed)} of {len(mine)} images were left out, the others were predicted: {first_few(failed)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from convlora.adapter.saving import MANIFEST_FILE
 from convlora.data.samples import Sample, first_few
 from convlora.data.scientific.geotiff import GeoImage
 from convlora.errors import ImageError, SettingsError
-from convlora.files import sha256
+from convlora.files import fsync, output_errors, sha256
 from convlora.inference.georeferenced import write_georeferenced
 from convlora.inference.output import ImageFiles
 from convlora.inference.predictor import Predictor, adapter_folder
@@ -56,7 +57,8 @@ def predict_large(
 ) -> list[str]:
     """Predict a large raster into its files, or continue that where it was stopped.
 
-    Finished rows of tiles are kept in the hidden folder `.NAME.bands` of the output folder until the files are there.
+    Finished rows of tiles, and files that are being written, are in the hidden folder `.NAME.bands` of the output
+    folder until the files are there, so that nothing else remains of a process that is killed.
 
     Args:
         predictor: Of the run.
@@ -79,15 +81,29 @@ def predict_large(
         done += tiles
         progress(done, rows * columns)
 
-    folder = Path(settings.output) / f".{sample.name}.bands"
+    output, folder = Path(settings.output), _bands_folder(sample, settings)
     about = _about(predictor, image, settings)
     try:
         bands = predict_bands(predictor, image, folder, about, batch_size=settings.batch_size, count=count)
     except ImageError as error:
         return [str(error).removesuffix(".")]
-    write_georeferenced(predictor, settings, files, bands, image.stack.geometry(image.index))
-    shutil.rmtree(folder, ignore_errors=True)
+    within = dataclasses.replace(settings, output=str(folder))
+    write_georeferenced(predictor, within, files, bands, image.stack.geometry(image.index))
+    with output_errors(output):
+        for file in files:
+            (folder / file).replace(output / file)
+        fsync(output)
+    discard_bands(sample, settings)
     return []
+
+
+def discard_bands(sample: Sample, settings: PredictSettings) -> None:
+    """Remove the rows of tiles of a raster that is predicted, if there are any."""
+    shutil.rmtree(_bands_folder(sample, settings), ignore_errors=True)
+
+
+def _bands_folder(sample: Sample, settings: PredictSettings) -> Path:
+    return Path(settings.output) / f".{sample.name}.bands"
 
 
 def _about(predictor: Predictor, image: GeoImage, settings: PredictSettings) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class SamSegmentationImageProcessor(BaseImageProcessor):
             `convlora.data.scientific.windows`.
         channels: Number of raw channels of the images; None takes RGB.
         multilabel: Whether classes may overlap; then logits have a sigmoid each, and masks are bit fields.
-        display_channels: Those that pictures show; see `convlora.data.display.visible_rgb`.
+        display_channels: Those that pictures show; see `convlora.data.pixels.display.visible_rgb`.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 - as transformers declares it

@@ -23,7 +23,7 @@ def segment(
     Args:
         model: A `SamForSemanticSegmentation`, tuned or not, in evaluation mode.
         processor: The one that the model was tuned with.
-        images: A batch of uint8 arrays (H, W, 3), RGB, of any sizes.
+        images: A batch of uint8 arrays (H, W, 3), RGB, of any sizes; of raw channels (H, W, C).
 
     Yields:
         (k, H, W) float32 on the CPU; k = 1 for a binary task.
@@ -32,22 +32,17 @@ def segment(
         SettingsError: An image is larger than a tile, and MONAI is missing.
     """
     with torch.inference_mode():
-        if not any(_is_cut(processor, image.shape[:2]) for image in images):
+        tile = processor.tile
+        if tile is None or all(max(image.shape[:2]) <= tile for image in images):
             yield from (logits.cpu() for logits in _whole(model, processor, images))
             return
         for image in images:
-            if not _is_cut(processor, image.shape[:2]):
+            if max(image.shape[:2]) <= tile:
                 yield from (logits.cpu() for logits in _whole(model, processor, [image]))
                 continue
             predict = _of_tiles(model, processor, functools.partial(_cut, image))
-            yield slide(
-                predict,
-                image.shape[:2],
-                max(image.shape[:2]) if processor.tile is None else processor.tile,
-                processor.overlap,
-                batch_size=len(images),
-                device=_device(model),
-            )
+            size, overlap = image.shape[:2], processor.overlap
+            yield slide(predict, size, tile, overlap, batch_size=len(images), device=_device(model))
 
 
 def segment_bands(
@@ -76,10 +71,6 @@ def segment_bands(
     with torch.inference_mode():
         predict = _of_tiles(model, processor, read)
         yield from slide_bands(predict, size, processor.tile, processor.overlap, batch_size=batch_size, first=first)
-
-
-def _is_cut(processor: SamSegmentationImageProcessor, size: tuple[int, int]) -> bool:
-    return processor.tile is not None and max(size) > processor.tile
 
 
 def _cut(image: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:

@@ -88,6 +88,30 @@ def test_every_file_is_accounted_for(tmp_path):
         find_data(settings(tmp_path, "{stem}_{class}"))
 
 
+@pytest.mark.parametrize("where", ["images/{stem}_{class}.png", "images/{class}_{stem}.png"])
+def test_masks_of_a_class_that_is_not_named_are_no_images_without_masks(tmp_path, where):
+    left, right = shapes()
+    for name in ("7", "8"):
+        write(tmp_path, name, {"leaf": left, "root": right}, where=where)
+    write(tmp_path, "9", {}, where=where)
+    pattern = where.partition("/")[2]
+    with pytest.raises(PairingError, match=r"2 of 7 files .* are the mask of no image and class .*root"):
+        find_data(settings(tmp_path, pattern, masks=None, classes=["background", "leaf"]))
+    found = find_data(settings(tmp_path, pattern, masks=None, classes=["background", "leaf", "root"]))
+    assert [sample.name for sample in found.samples] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("masks", [None, "masks"])
+def test_files_that_are_no_images_by_the_pattern_of_images_are_not_passed_over(tmp_path, masks):
+    left, _ = shapes()
+    for name in ("img_1", "img_2"):
+        save(tmp_path / "images" / f"{name}.png", noise(6, 8))
+        save(tmp_path / (masks or "images") / f"{name[4:]}_leaf.png", left)
+    save(tmp_path / "images" / "photo.png", noise(6, 8))
+    with pytest.raises(PairingError, match=r"1 of \d files in .*images fit neither pattern \(photo\.png\)"):
+        find_data(settings(tmp_path, "{stem}_{class}.png", masks=masks, image_pattern="img_{stem}.png"))
+
+
 def test_names_in_which_stem_and_class_could_be_parted_in_two_ways_go_to_one_image_or_none(tmp_path):
     left, right = shapes()
     write(tmp_path, "a", {"b_leaf": left})

@@ -221,6 +221,11 @@ def broken(**change):
     ("content", "error", "message"),
     [
         (broken(categories=[{"id": 1}]), DataError, r"categories\[0\] has no name"),
+        (
+            broken(categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]),
+            DataError,
+            "1 ids of categories occur more",
+        ),
         (broken(categories=[]), MaskError, "categories that are not listed, with the ids 7"),
         (broken(images=[]), DataError, "annotations of 1 images that it does not list, with the ids 100"),
         (broken(images={}), DataError, "its images are no list"),

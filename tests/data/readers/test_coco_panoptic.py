@@ -114,3 +114,13 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(root, data):
         masks_of(found(root / "val2017", path, format="coco-panoptic"))
     except ConvloraError as error:
         assert "\n" not in str(error)
+
+
+def test_segments_may_be_in_a_folder_of_any_name_below_that_of_the_file(tmp_path):
+    write_json(tmp_path / "segments.json", document(["a", "b"]))
+    for name in ("a", "b"):
+        write_image(tmp_path / f"images/{name}.jpg", 2, 4)
+        write_segments(tmp_path / f"pngs/{name}.png", NUMBERS)
+    data = found(tmp_path)
+    assert all(mask.tolist() == EXPECTED for mask in masks_of(data).values())
+    assert not any("left out" in note for note in data.notes)

@@ -57,6 +57,13 @@ def test_one_part_is_split_by_the_settings(tmp_path):
     assert {split: len(samples) for split, samples in checked.splits.items()} == {"train": 5, "val": 1, "test": 1}
 
 
+def test_a_column_of_groups_keeps_rows_together(tmp_path):
+    columns = {"image": part()["image"], "mask": part()["mask"], "group": [i // 2 for i in range(ROWS)]}
+    features = datasets.Features({**PAIR, "group": datasets.Value("int64")})
+    data = found(save(part(features=features, **columns), tmp_path / "grouped"))
+    assert [s.group for s in data.samples] == [str(i // 2) for i in range(ROWS)]
+
+
 def test_masks_may_be_tables_of_class_labels_which_name_the_classes(tmp_path):
     names = ["soil", "leaf", "stem"]
     features = datasets.Features(

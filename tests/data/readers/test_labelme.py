@@ -216,3 +216,9 @@ def test_mutated_files_are_read_or_refused(tmp_path, data):
         masks_of(found(tmp_path, format="labelme"))
     except ConvloraError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("label", ["\ud800", "two\nlines", "x" * 100_000, 3, " "])
+def test_labels_that_are_no_names_in_one_line_are_refused(tmp_path, label):
+    with pytest.raises(DataError, match=r"a\.json: shape 1 has .{0,60} as its label, which is no name in one line"):
+        one(tmp_path, [shape(label, SQUARE)])

@@ -1,6 +1,8 @@
 import pytest
 
+from convlora.data.readers.finding import find_data
 from convlora.data.readers.pairing import find_samples
+from convlora.data.settings import DataSettings
 from convlora.errors import PairingError
 
 FILES = ["images/a.png", "images/b.jpg", "masks/a.png", "masks/b.png", "notes.txt"]
@@ -68,3 +70,17 @@ def test_other_encodings_and_missing_files_are_told(tmp_path):
         read(tmp_path, "image,mask\né,è\n", "latin-1")
     with pytest.raises(PairingError, match="cannot be opened"):
         find_samples(str(tmp_path / "none.csv"), None)
+
+
+def test_a_mask_of_several_images_is_told(tmp_path):
+    for row, notes in (
+        ("images/b.jpg,masks/b.png", []),
+        ("images/b.jpg,masks/a.png", ["masks of several images each: "]),
+    ):
+        read(tmp_path, f"image,mask\nimages/a.png,masks/a.png\n{row}\n")
+        assert [note[:30] for note in find_data(DataSettings(images=str(tmp_path / "list.csv"))).notes] == notes
+
+
+def test_names_of_columns_count_in_upper_and_lower_case(tmp_path):
+    samples = read(tmp_path, "Image,MASK,Split,Group\nimages/a.png,masks/a.png,test,p1\n")
+    assert [(s.split, s.group) for s in samples] == [("test", "p1")]

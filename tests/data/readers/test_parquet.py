@@ -77,6 +77,18 @@ def test_splits_and_groups_are_columns_or_names_of_files(tmp_path):
     assert [s.split for s in data.samples] == ["train"] * 2 * ROWS + ["val"] * ROWS
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_groups_may_be_numbers_or_categories_and_other_columns_are_not_passed_over(tmp_path, kind):
+    numbers = [i // 2 for i in range(ROWS)]
+    group = pa.array([str(n) for n in numbers]).cast(kind) if kind != pa.int64() else pa.array(numbers)
+    data = found(write(tmp_path / "t.parquet", encoded(Group=group)))
+    assert [s.group for s in data.samples] == [str(n) for n in numbers]
+    with pytest.raises(DataError, match="column group is of type double, but must be text or whole numbers"):
+        found(write(tmp_path / "t.parquet", encoded(group=[0.5] * ROWS)))
+    with pytest.raises(DataError, match="1 splits other than train, val, test: holdout"):
+        found(write(tmp_path / "t.parquet", encoded(split=["train"] * (ROWS - 1) + ["holdout"])))
+
+
 def test_names_of_classes_are_in_a_file_beside_the_table(tmp_path):
     path = write(tmp_path / "t.parquet", encoded())
     (tmp_path / "id2label.json").write_text('{"0": "soil", "2": "stem", "1": "leaf"}')

@@ -60,9 +60,10 @@ def test_shapes_beyond_the_image_are_cut():
 def test_parts_that_cannot_be_painted_are_counted_and_told():
     flaws = Counter()
     parts = [BIG, polygon([(0, 0)]), polygon([(0, 0), (1, 1)]), rectangle(20, 20, 30, 30), rectangle(-3, 0, 0, 5)]
+    parts += [polygons.Runs.of(np.ones((2, 3), dtype=bool), top, left) for top, left in ((8, 0), (0, -3), (0, 9))]
     assert usable(parts, (8, 8), flaws) == (BIG,)
     assert flaw_notes(flaws) == [
-        "left out 4 shapes: 2 with all points outside of the image, 2 with fewer than 3 points"
+        "left out 7 shapes: 5 with all points outside of the image, 2 with fewer than 3 points"
     ]
     assert flaw_notes(Counter()) == []
 

@@ -1,7 +1,11 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from convlora.data.sampling.splitting import split_samples
+from convlora.data.settings import DataSettings
 from convlora.errors import DataError, PairingError, SettingsError
 from tests.data.readers.drawing import found, write_image
 
@@ -68,3 +72,16 @@ def test_what_does_not_add_up_is_told(tmp_path):
     (tmp_path / "train/0_jpg.rf.00ff_mask.png").unlink()
     with pytest.raises(PairingError, match="1 image without a mask"):
         found(tmp_path)
+
+
+def test_altered_copies_of_one_image_stay_in_one_split(tmp_path):
+    names = [f"img{image}_jpg.rf.{copy}a0f" for image in range(12) for copy in range(3)]
+    for name in names:
+        write_image(tmp_path / "train" / f"{name}.jpg", 6, 8)
+        Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(tmp_path / "train" / f"{name}_mask.png")
+    (tmp_path / "train" / "_classes.csv").write_text(CLASSES)
+    data = found(tmp_path)
+    assert data.notes[-1] == "36 images are copies by Roboflow (.rf.); those of one image stay in one split"
+    for split in split_samples(data.samples, DataSettings(images=str(tmp_path))).values():
+        counts = Counter(sample.name.partition("_")[0] for sample in split)
+        assert counts and set(counts.values()) == {3}

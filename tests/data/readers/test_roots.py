@@ -70,3 +70,26 @@ def test_outlines_of_yolo_in_a_folder_called_labels_are_no_masks(tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0 0 0 1 0 1 1\n")
     assert found(tmp_path).notes[0].startswith("read as yolo")
+
+
+def test_masks_for_one_split_alone_are_split_anew_so_that_some_images_validate(tmp_path):
+    for number in range(8):
+        pair(tmp_path / "train" / "images", tmp_path / "train" / "masks", f"{number}")
+    save(tmp_path / "test" / "images" / "secret.png", noise(6, 8))
+    data = found(tmp_path)
+    assert [split for _, split in names(data)] == [None] * 8
+    assert data.notes[-1] == "all images are of the split train, so they are split anew"
+
+
+def test_two_folders_for_one_split_are_not_guessed_between(tmp_path):
+    for split in ("train", "val", "valid"):
+        pair(tmp_path / split / "images", tmp_path / split / "masks", f"of_{split}")
+    with pytest.raises(SettingsError, match="masks is missing"):
+        found(tmp_path)
+
+
+def test_images_in_no_folder_that_is_read_are_told(tmp_path):
+    for split in ("train", "val"):
+        pair(tmp_path / "images" / split, tmp_path / "masks" / split, f"of_{split}")
+    pair(tmp_path / "images", tmp_path / "masks", "loose")
+    assert "left out 2 image files in other folders: images/loose.png, masks/loose.png" in found(tmp_path).notes

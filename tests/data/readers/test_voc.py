@@ -96,12 +96,13 @@ def test_masks_with_other_names_get_no_names_of_voc(tmp_path):
     assert checked.labels.classes == ("background", "crack")
 
 
-def test_labelmes_tool_keeps_names_in_a_file_and_masks_in_another_folder(tmp_path):
+@pytest.mark.parametrize("before", ["", "__ignore__\n"])  # which its lists of labels begin with, as id -1
+def test_labelmes_tool_keeps_names_in_a_file_and_masks_in_another_folder(tmp_path, before):
     root = write(tmp_path, ["a"])
     (root / "SegmentationClass").rename(root / "SegmentationClassPNG")
     (root / "SegmentationClass").mkdir()
     (root / "SegmentationClass/a.npy").touch()
-    (root / "class_names.txt").write_text("_background_\n" + "\n".join(f"thing {i}" for i in range(1, 21)))
+    (root / "class_names.txt").write_text(f"{before}_background_\n" + "\n".join(f"thing {i}" for i in range(1, 21)))
     data = found(root)
     assert data.labels.classes == ("background", *(f"thing {i}" for i in range(1, 21)))
 

@@ -195,3 +195,18 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path, labels, yaml):
         masks_of(found(data_set(tmp_path, labels, yaml=yaml), format="yolo"))
     except ConvloraError as error:
         assert "\n" not in str(error)
+
+
+def test_lists_tell_images_of_one_name_in_several_folders_apart(tmp_path):
+    splits = {"train": "one", "val": "two", "test": "three"}
+    for split, folder in splits.items():
+        write_image(tmp_path / folder / "images" / "0.jpg", HEIGHT, WIDTH, seed=len(folder))
+        (tmp_path / folder / "labels").mkdir()
+        (tmp_path / folder / "labels" / "0.txt").write_text("0 0 0 1 0 1 1\n")
+        (tmp_path / f"{split}.txt").write_text(f"C:\\set\\{folder}\\images\\0.jpg\n")
+    (tmp_path / "data.yaml").write_text("names: [a]\n" + "".join(f"{split}: {split}.txt\n" for split in splits))
+    assert {s.name: s.split for s in found(tmp_path).samples} == {f"{f}/images/0": s for s, f in splits.items()}
+    with (tmp_path / "test.txt").open("a") as lines:
+        lines.write("./one/images/0.jpg\n")
+    with pytest.raises(PairingError, match=r"one/images/0\.jpg is in the lists of test and train"):
+        found(tmp_path)

@@ -88,7 +88,7 @@ def test_groups_of_the_source_are_kept_together_unless_a_pattern_is_given():
     alone = names(split(samples, group=r"s(\d+)"))
     assert [len(alone[key]) for key in ("train", "val", "test")] == [28, 6, 6]
     given = [Sample(s.name, s.image, split=("train", "test")[i % 2], group=s.group) for i, s in enumerate(samples)]
-    with pytest.raises(DataError, match=r"part 4 groups .*or remove the groups"):
+    with pytest.raises(DataError, match=r"part 4 groups .*or remove the groups, or pass them over with --group"):
         split_samples(given, DataSettings(images="x"))
 
 

@@ -211,6 +211,7 @@ def test_compressions_without_a_decoder_are_named(tmp_path, syntax, message):
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "in PALETTE COLOR cannot be read"),
         ({"BitsAllocated": 12}, "bits stored in 12 cannot be read"),
         ({"BitsStored": 99}, "99 bits stored in 16"),
+        ({"BitsStored": 12, "HighBit": 15}, r"the 12 bits of its values end at bit 15 \(HighBit\)"),
         ({"ImagePositionPatient": [1, 2]}, "ImagePositionPatient is not 3 numbers"),
         ({"RescaleSlope": 0, "RescaleIntercept": 1}, "rescaled by 0"),
     ],
@@ -244,3 +245,18 @@ def test_a_nifti_mask_fits_the_series_it_was_drawn_on_and_no_other(tmp_path):
     np.testing.assert_array_equal(mask.page(1, LIMITS), series.page(1, LIMITS))
     with pytest.raises(MaskError, match=r"does not lie on the grid .*up to 4 mm apart"):
         require_equal_grids(series, open_nifti(tmp_path / "4.0.nii.gz", LIMITS))
+
+
+def test_a_mask_of_unevenly_spaced_slices_must_lie_on_their_rows_and_columns(tmp_path):
+    values = ramp((3, 4, 5), np.int16)
+    places = [(5.0, -7.0, z) for z in (100.0, 103.0, 109.0)]
+    for name, direction in (("supine", (1, 0, 0, 0, 1, 0)), ("prone", (-1, 0, 0, 0, -1, 0))):
+        for number, place in enumerate(places):
+            save_dicom(tmp_path / name / f"{number}.dcm", values[number], position=place, direction=direction)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    affine[:3, 3] = (-(5 + 4), 7 - 2 * 3, 100)
+    nib.Nifti1Image(values[:, ::-1, ::-1].transpose(2, 1, 0), affine).to_filename(tmp_path / "a.nii.gz")
+    mask = open_nifti(tmp_path / "a.nii.gz", LIMITS)
+    require_equal_grids(only(tmp_path / "supine"), mask)
+    with pytest.raises(MaskError, match="does not lie on the grid"):
+        require_equal_grids(only(tmp_path / "prone"), mask)

@@ -140,6 +140,20 @@ def test_masks_of_the_data_set_and_alpha_say_where_data_are(tmp_path, kind):
     np.testing.assert_array_equal(read_mask(WhereData(GeoMask(ids), found)), np.where(there, 1, NO_DATA))
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+def test_a_raw_channel_lacks_data_where_its_own_band_does(tmp_path, dtype):
+    bands = ramp((3, H, W), dtype)
+    bands[0, 2, 3] = bands[:, 4, 5] = 9
+    bands[1:, 2, 3], bands[bands == 7] = 5, 8
+    expected = np.moveaxis(bands, 0, -1).astype(np.float32)
+    expected[expected == 9] = np.nan
+    found = GeoImage(raster(tmp_path / "a.tif", bands, nodata=9), 0)
+    values = found.read_channels(LIMITS)
+    assert values.dtype == np.float32 and np.isnan(values[2, 3]).tolist() == [True, False, False]
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(found.read_channels_window(1, 2, 4, 5, LIMITS), expected[1:5, 2:7])
+
+
 def test_the_zero_of_a_mask_is_background_and_another_nodata_is_ignored(tmp_path):
     ids = ramp((H, W), "uint8") % 4
     zero = GeoMask(raster(tmp_path / "zero.tif", ids[None], nodata=0))

@@ -48,7 +48,7 @@ def augment(
     flip_x, flip_y = rng.random(2) < 0.5
     rotate, scale, *recolour = rng.uniform(-1, 1, 5).tolist()
     gamma, noise, blur, turns = rng.random(4).tolist()  # drawn last: what was drawn before presets stays the same
-    noise_seed = int(rng.integers(2**63))
+    seed = int(rng.integers(2**63))
     height, width = mask.shape
     geometry = _output_to_input(
         (height, width),
@@ -62,17 +62,11 @@ def augment(
     exponent, deviation = (1 + changes.gamma) ** (2 * gamma - 1), changes.noise * noise
     if raw:
         image = changed_levels(
-            image,
-            blur=softness,
-            brightness=brightness,
-            contrast=contrast,
-            gamma=exponent,
-            noise=deviation,
-            seed=noise_seed,
+            image, blur=softness, brightness=brightness, contrast=contrast, gamma=exponent, noise=deviation, seed=seed
         )
     else:
         image = _recolour(blurred(image, softness), brightness, contrast, saturation)
-        image = noisy(with_gamma(image, exponent), deviation, noise_seed)
+        image = noisy(with_gamma(image, exponent), deviation, seed)
     if geometry != (1, 0, 0, 0, 1, 0):
         image = _warp_raw(image, geometry) if raw else _warp(image, geometry, Image.Resampling.BILINEAR, 0)
         mask = _warp(mask, geometry, Image.Resampling.NEAREST, ignore_index)

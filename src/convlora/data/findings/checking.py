@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from convlora.data.findings.notes import class_notes, mask_notes
 from convlora.data.pixels.masks import LabelFormat
 from convlora.data.pixels.statistics import ChannelStatistics
 from convlora.data.readers.finding import find_data
+from convlora.data.readers.found import FoundData
 from convlora.data.samples import Sample
 from convlora.data.sampling.splitting import split_samples
 from convlora.data.sampling.subsets import choose_subset, subset_size
@@ -82,10 +84,52 @@ def check_data(
         DataError: something is wrong with the files; the message tells how many problems there are and the first.
     """
     data = find_data(settings)
-    samples = data.samples
-    splits = split_samples(samples, settings, need_train=labels is None)
+    splits = split_samples(data.samples, settings, need_train=labels is None)
     used = subset_size(len(splits["train"]), settings)
-    measured, problems = _measure_all(samples, settings, progress, every=1 if thorough else DETAILED)
+    by_name, found, notes = _measured_and_settled(data, settings, progress, labels, every=1 if thorough else DETAILED)
+    counts = {name: _class_counts(item.values, found) for name, item in by_name.items()}
+    if used < len(splits["train"]) or settings.train_images_per_class is not None:
+        splits["train"], more = _subset(splits["train"], counts, used, found, settings)
+        notes += more
+    split_of = {sample.name: split for split, members in splits.items() for sample in members}
+    every = list(counts.values())
+    notes += mask_notes(list(counts), every, found)
+    notes += class_notes([split_of.get(name, "unused") for name in counts], every, found)
+    given = any(sample.split is not None for sample in data.samples)
+    survey = Survey(by_name, split_of, found, settings, splits_given=given, image_size=image_size)
+    findings = all_findings(survey) if labels is None else []
+    notes += [str(finding) for finding in findings if finding.harm == "harmful"]
+    statistics = _channel_statistics(by_name, splits["train"], settings) if labels is None else None
+    notes += statistics.notes(settings.channel_statistics) if statistics else []
+    sizes = sorted((item.size for item in by_name.values()), key=lambda size: (math.prod(size), size))
+    ignored, classes = sum(count[found.ignore_index] for count in every), range(found.num_classes)
+    return CheckedData(
+        splits=splits,
+        labels=found,
+        notes=notes,
+        class_pixels=tuple(sum(count[i] for count in every) for i in classes),
+        images_per_class=tuple(sum(count[i] > 0 for count in every) for i in classes),
+        ignored_pixels=ignored,
+        intensity=data.intensity,
+        smallest=sizes[0],
+        largest=sizes[-1],
+        labelled_pixels=sum(map(math.prod, sizes)) - ignored,
+        train_pixels={s.name: tuple(counts[s.name][i] for i in classes) for s in splits["train"]},
+        findings=findings,
+        measured=by_name if thorough else {},
+        statistics=statistics,
+    )
+
+
+def _measured_and_settled(
+    data: FoundData,
+    settings: DataSettings,
+    progress: Callable[[int, int], None] | None,
+    labels: LabelFormat | None,
+    every: int,
+) -> tuple[dict[str, Measured], LabelFormat, list[str]]:
+    """Figures of all samples by name, what their masks mean, and notes; or one error that tells all problems."""
+    measured, problems = _measure_all(data.samples, settings, progress, every)
     histograms = {sample.required_mask(): item.values for sample, item in measured}
     try:
         found, notes = settle_labels(data, histograms, settings, labels)
@@ -96,51 +140,25 @@ def check_data(
             raise
     if problems:
         raise DataError(_one_line(problems))
-    notes = [*data.notes, *notes]
-    counts = [_class_counts(item.values, found) for _, item in measured]
-    names = [sample.name for sample in samples]
-    of_train = {sample.name: count for (sample, _), count in zip(measured, counts, strict=True)}
-    of_train = {sample.name: of_train[sample.name] for sample in splits["train"]}
-    if used < len(splits["train"]) or settings.train_images_per_class is not None:
-        chosen, more = choose_subset(of_train, used, found, settings)
-        notes += more
-        splits["train"] = [sample for sample in splits["train"] if sample.name in chosen]
-    split_of = {sample.name: split for split, members in splits.items() for sample in members}
-    notes += mask_notes(names, counts, found)
-    notes += class_notes([split_of.get(name, "unused") for name in names], counts, found)
-    by_name = {sample.name: item for sample, item in measured}
-    given = any(sample.split is not None for sample in samples)
-    survey = Survey(by_name, split_of, found, settings, splits_given=given, image_size=image_size)
-    findings = all_findings(survey) if labels is None else []
-    notes += [str(finding) for finding in findings if finding.harm == "harmful"]
-    training = [by_name[sample.name] for sample in splits["train"]]
-    statistics = _channel_statistics(training, settings) if labels is None else None  # a finished model has its own
-    notes += statistics.notes(settings.channel_statistics) if statistics else []
-    sizes = sorted((item.size for _, item in measured), key=lambda size: (size[0] * size[1], size))
-    classes = range(found.num_classes)
-    return CheckedData(
-        splits=splits,
-        labels=found,
-        notes=notes,
-        class_pixels=tuple(sum(count[i] for count in counts) for i in classes),
-        images_per_class=tuple(sum(count[i] > 0 for count in counts) for i in classes),
-        ignored_pixels=sum(count[found.ignore_index] for count in counts),
-        intensity=data.intensity,
-        smallest=sizes[0],
-        largest=sizes[-1],
-        labelled_pixels=sum(item.size[0] * item.size[1] for _, item in measured)
-        - sum(count[found.ignore_index] for count in counts),
-        train_pixels={s.name: tuple(of_train[s.name][i] for i in classes) for s in splits["train"]},
-        findings=findings,
-        measured=by_name if thorough else {},
-        statistics=statistics,
-    )
+    return {sample.name: item for sample, item in measured}, found, [*data.notes, *notes]
 
 
-def _channel_statistics(training: Sequence[Measured], settings: DataSettings) -> ChannelStatistics | None:
-    if settings.channels is None or not training:
+def _subset(
+    train: Sequence[Sample], counts: Mapping[str, Counter[int]], size: int, labels: LabelFormat, settings: DataSettings
+) -> tuple[list[Sample], list[str]]:
+    """The training samples that are used, and notes; see `choose_subset`."""
+    chosen, notes = choose_subset({sample.name: counts[sample.name] for sample in train}, size, labels, settings)
+    return [sample for sample in train if sample.name in chosen], notes
+
+
+def _channel_statistics(
+    measured: Mapping[str, Measured], train: Sequence[Sample], settings: DataSettings
+) -> ChannelStatistics | None:
+    """Those of the training images that are used; a finished model brings its own."""
+    if settings.channels is None or not train:
         return None
-    statistics = ChannelStatistics.of(item.moments for item in training if item.moments is not None)
+    moments = (measured[sample.name].moments for sample in train)
+    statistics = ChannelStatistics.of(one for one in moments if one is not None)
     if settings.channel_statistics == "sam":
         statistics.require_bytes()
     return statistics

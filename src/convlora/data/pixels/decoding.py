@@ -115,7 +115,7 @@ def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG", several: s
     except MemoryError as error:
         raise ImageError(f"{path}: not enough memory to decode it; lower --max_megapixels.") from error
     except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, OverflowError …
-        reason = f"{type(error).__name__}: {error}".removesuffix(".")
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".")  # some have several lines
         remedy += several if "unknown pixel mode" in reason else ""
         raise ImageError(
             f"{path}: damaged, or of a kind that cannot be read ({reason}). "

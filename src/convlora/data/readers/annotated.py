@@ -25,6 +25,7 @@ SPLIT_WORDS = {
     "test": "test",
 }
 """The splits by the names that folders and files have for them."""
+_COPY = re.compile(r"(.+)\.rf\.\w+")  # what Roboflow calls an image, and each altered copy of it
 _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?![a-z])")
 
 
@@ -47,7 +48,10 @@ def split_of(*texts: str) -> str | None:
 
 
 def settle_splits(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
-    """Samples sorted by name, and a note; their splits count if all have one and there are at least two."""
+    """Samples sorted by name, and notes; their splits count if all have one and there are at least two.
+
+    Where they do not count, the copies that Roboflow made of one image are a group.
+    """
     ordered = sorted(samples, key=lambda sample: sample.name)
     counts = Counter(sample.split for sample in ordered if sample.split is not None)
     if len(counts) > 1 and counts.total() == len(ordered):
@@ -57,7 +61,11 @@ def settle_splits(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
         notes = [f"all images are of the split {next(iter(counts))}, so they are split anew"]
     elif counts:
         notes = [f"{len(ordered) - counts.total()} of {len(ordered)} images have no split, so all are split anew"]
-    return [replace(sample, split=None) for sample in ordered], notes
+    found = [(sample, _COPY.fullmatch(sample.name)) for sample in ordered]
+    groups = Counter(match[1] for sample, match in found if match and sample.group is None)
+    if copies := sum(count for count in groups.values() if count > 1):
+        notes.append(f"{copies} images are copies by Roboflow (.rf.); those of one image stay in one split")
+    return [replace(s, split=None, group=s.group or (match[1] if match else None)) for s, match in found], notes
 
 
 def label_format(names: Sequence[str], settings: DataSettings, colours: Sequence[Colour | None] = ()) -> LabelFormat:

@@ -71,7 +71,7 @@ def read(settings: DataSettings) -> FoundData:
     hidden = [key for key in alone if key.startswith("test/")] if not any(k.startswith("test/") for k in by_key) else []
     if len(hidden) < len(alone) or orphans or foreign:
         problems: dict[str, Sequence[object]] = {
-            "images without a mask": [key for key in alone if key not in set(hidden)],
+            "images without a mask": sorted(set(alone) - set(hidden)),
             "masks without an image": orphans,
             f"images not called *_{_IMAGES}": foreign,
         }
@@ -84,7 +84,7 @@ def read(settings: DataSettings) -> FoundData:
     ]
     samples.sort(key=lambda sample: sample.name)
     notes = [f"masks are the files *_{kind}.png; classes are the 19 of the evaluation, all else is ignored"]
-    unused = [file for file in masks.files if file not in set(by_key.values())]
+    unused = masks.unused(by_key.values())
     notes += [f"not used in {roots[1].name}: {len(unused)} other images, such as {unused[0].name}"] if unused else []
     notes += [f"left out {len(hidden)} test images, which have no masks"] if hidden else []
     return _without_dummies(FoundData(samples, _labels(kind, settings), notes=notes), settings)

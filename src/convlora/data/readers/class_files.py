@@ -23,6 +23,7 @@ from convlora.errors import MaskError, PairingError, SettingsError
 
 CLASS = "{class}"
 """What stands for the name of the class in `mask_pattern`."""
+_ANY = "\0"  # is in no path
 _IGNORED_ID = 255
 
 
@@ -102,13 +103,21 @@ def read_class_files(settings: DataSettings) -> FoundData:
     found = _files_of_images(image_files, mask_files, patterns)
     taken = {mask for masks in found.values() for _, mask in masks}
     images = [file for file in found if not (same and file in taken)]
-    orphans = [file for file in (found if same else mask_files) if file not in taken and not (same and file in images)]
+    bare = [file for file in images if not found[file]]
+    if same:
+        orphans = _of_other_classes(bare, images, Patterns(pattern.replace(CLASS, _ANY), settings.image_pattern))
+    else:
+        orphans = [file for file in mask_files if file not in taken]
     if orphans:
         raise PairingError(
             f"{len(orphans)} of {len(mask_files)} files in {mask_root} are the mask of no image and class "
             f"({first_few(orphans)}). Correct --mask_pattern or --classes, or remove them."
         )
-    bare = [file for file in images if not found[file]]
+    if others := [file for file in image_files if file not in found and not (same and file in taken)]:
+        raise PairingError(
+            f"{len(others)} of {len(image_files)} files in {root} fit neither pattern ({first_few(others)}). Correct "
+            "--image_pattern, --mask_pattern or --classes, or remove them."
+        )
     if len(bare) == len(images):
         places = [place for image in images[:1] for p in patterns.values() if (place := p.place(image))]
         raise PairingError(
@@ -143,6 +152,23 @@ def _files_of_images(
                     raise PairingError(f"{mask} would be the mask of {other[0]} and of {image}. Rename one of them.")
                 found[image].append((class_id, mask))
     return found
+
+
+def _of_other_classes(
+    files: list[PurePosixPath], images: list[PurePosixPath], pattern: Patterns
+) -> list[PurePosixPath]:
+    """Which of the files would be the mask of an image if a class, `_ANY` in the pattern, were called so."""
+    ends: dict[str, set[str]] = defaultdict(set)
+    for place in filter(None, map(pattern.place, images)):
+        start, _, end = place.partition(_ANY)
+        ends[start].add(end)
+
+    def fits(path: str) -> bool:
+        cuts = range(len(path) + 1)
+        starts = [i for i in cuts if path[:i] in ends]
+        return any(path[j:] in ends[path[:i]] for i in starts for j in cuts[i + 1 :] if "/" not in path[i:j])
+
+    return [file for file in files if fits(pattern.comparable(file))]
 
 
 def _found(

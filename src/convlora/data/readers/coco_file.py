@@ -61,19 +61,20 @@ def read_coco_file(path: Path) -> CocoFile:
     content = read_json(path, _compact)
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a COCO file, which is an object with images, annotations and categories.")
-    categories = {
-        id_of(entry, "id", f"{path}: categories[{i}]"): text_of(entry, "name", f"{path}: categories[{i}]")
+    named = [
+        (id_of(entry, "id", f"{path}: categories[{i}]"), text_of(entry, "name", f"{path}: categories[{i}]"))
         for i, entry in enumerate(table(path, content, "categories"))
-    }
+    ]
+    categories = dict(named)
     above = {entry["id"]: str(entry.get("supercategory")) for entry in content["categories"]}
     colours = {
         entry["id"]: colour for entry in content["categories"] if (colour := _colour(entry.get("color"))) is not None
     }
     images = [_image(path, i, entry) for i, entry in enumerate(table(path, content, "images"))]
     known = Counter(image.key for image in images)
-    twice = [key for key, count in known.items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: {len(twice)} ids of images occur more than once: {first_few(twice)}.")
+    for what, counts in (("categories", Counter(key for key, _ in named)), ("images", known)):
+        if twice := [key for key, count in counts.items() if count > 1]:
+            raise DataError(f"{path}: {len(twice)} ids of {what} occur more than once: {first_few(twice)}.")
     annotations: dict[Category, list[dict[str, Any]]] = defaultdict(list)
     for i, entry in enumerate(table(path, content, "annotations")):
         annotations[id_of(entry, "image_id", f"{path}: annotations[{i}]")].append(entry)

@@ -97,7 +97,8 @@ def read(settings: DataSettings) -> FoundData:
     files = [read_coco_file(path) for path in paths]
     names, ids, class_notes = class_names(files)
     labels = label_format(names, settings, class_colours(files[0], ids, len(names)))
-    index = ImageIndex(images_root(images), without=[_segment_folder(path) for path in paths])
+    root = images_root(images)
+    index = ImageIndex(root, without=[folder for path in paths if not _holds(folder := _segment_folder(path), root)])
     found = find_files(index, files)
     pngs = {file.path: _segment_masks(file, ids, multilabel=labels.multilabel) for file in files}
     samples, bare = [], []
@@ -110,7 +111,9 @@ def read(settings: DataSettings) -> FoundData:
     if not samples:
         raise MaskError(f"{first_few(paths)}: none of the {len(found)} images has segments. Export them again.")
     notes = class_notes + ([f"left out {len(bare)} images without segments: {first_few(bare)}"] if bare else [])
-    notes += unlisted_note(index.unused([place for *_, place in found]), first_few([path.name for path in paths]))
+    segments = {mask.path for masks in pngs.values() for mask in masks.values()}
+    others = [place for place in index.unused([place for *_, place in found]) if index.root / place not in segments]
+    notes += unlisted_note(others, first_few([path.name for path in paths]))
     settled, split_notes = settle_splits(samples)
     return FoundData(settled, labels, notes=notes + split_notes)
 
@@ -123,6 +126,11 @@ def _segment_folder(path: Path) -> Path:
     """Where the PNGs of a JSON file are: in the folder of its name, else beside it."""
     named = path.with_suffix("")
     return named if named.is_dir() else path.parent
+
+
+def _holds(folder: Path, other: Path) -> bool:
+    """Whether one folder is another, or above it."""
+    return other.resolve().is_relative_to(folder.resolve())
 
 
 def _segment_masks(file: CocoFile, ids: dict[Category, int], *, multilabel: bool) -> dict[Category, SegmentMask]:

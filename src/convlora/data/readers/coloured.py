@@ -40,7 +40,7 @@ class ColourMask:
         return str(self.source)
 
     def read_mask(self, limits: ImageLimits) -> np.ndarray:
-        """Values of the table's colours (`convlora.data.colour_tables.value_of`), or `UNSURE`: int32 (H, W).
+        """Values of the table's colours (`convlora.data.labels.colour_tables.value_of`), or `UNSURE`: int32 (H, W).
 
         Raises:
             ImageError: Not readable, or beyond the limits.

@@ -92,11 +92,12 @@ def read(settings: DataSettings) -> FoundData:
         grids = [name for name, feature in part.features.items() if _is_grid(feature)]
         image, mask = pick_columns(images, [*images, *grids], settings)
         names = names or _class_names(part.features[mask])
-        for row in range(len(part)):
+        groups = _groups(part) if "group" not in (image, mask) else [None] * len(part)
+        for row, group in enumerate(groups):
             cell = HfCell(source, split, mask, row)
             masked: MaskSource = GridMask(cell) if mask in grids else EmbeddedMask(cell)
             drawn = EmbeddedImage(HfCell(source, split, image, row))
-            samples.append(Sample(f"{split}-{row:06d}", drawn, masked, split_of(split)))
+            samples.append(Sample(f"{split}-{row:06d}", drawn, masked, split_of(split), group))
         notes.append(f"{split}: {len(part)} rows; images are the column {image}, masks {mask}")
     if not samples:
         raise DataError(f"{source}: has no rows. Choose another data set.")
@@ -105,6 +106,14 @@ def read(settings: DataSettings) -> FoundData:
     labels = names_format(names, settings, source) if names else None
     settled, split_notes = settle_splits(samples)
     return FoundData(settled, labels, notes=notes + split_notes)
+
+
+def _groups(part: Any) -> list[str | None]:
+    """What each row must stay together with, such as a patient: the column group, if there is one."""
+    if "group" not in part.features:
+        return [None] * len(part)
+    values = part.select_columns(["group"])[:]["group"]
+    return [None if value in (None, "") else str(value) for value in values]
 
 
 def _is_image(feature: Any) -> bool:

@@ -91,7 +91,8 @@ def _json_files(given: Path) -> tuple[list[Path], list[str]]:
         raise PairingError(
             f"{given}: has no JSON file of LabelMe, with shapes and imagePath, nor have the folders in it."
         )
-    others = [file.name for file in every if file not in set(found)]
+    taken = set(found)
+    others = [file.name for file in every if file not in taken]
     return found, [f"left out {len(others)} other JSON files: {first_few(others)}"] if others else []
 
 

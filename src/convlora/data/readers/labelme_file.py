@@ -15,7 +15,7 @@ import numpy as np
 
 from convlora.data.pixels.decoding import Embedded
 from convlora.data.pixels.masks import read_mask
-from convlora.data.readers.json_files import looks_like, read_json
+from convlora.data.readers.json_files import is_name, looks_like, read_json, shown
 from convlora.data.readers.polygons import Region, Runs, ellipse, polygon, rectangle, usable
 from convlora.data.settings import ImageLimits
 from convlora.errors import DataError, ImageError, MaskError
@@ -89,8 +89,9 @@ def _drawn(
 ) -> Iterator[_Drawn]:
     for number, shape in enumerate(shapes, 1):
         where, label, kind = f"{path}: shape {number}", shape.get("label"), shape.get("shape_type") or "polygon"
-        if not isinstance(label, str) or not label.strip():
-            raise DataError(f"{where} has no label. Give it one in LabelMe, or remove it.")
+        if not is_name(label):
+            given = "no label" if label in (None, "") else f"{shown(label)} as its label, which is no name in one line"
+            raise DataError(f"{where} has {given}. Give it one in LabelMe, or remove it.")
         if kind in _NO_AREA:
             flaws[f"no area ({kind})"] += 1
             continue
@@ -100,7 +101,7 @@ def _drawn(
             continue
         region = _region(where, str(kind), points, shape, limits)
         for kept in usable([region], size or (math.inf, math.inf), flaws):
-            yield label.strip(), kept
+            yield str(label).strip(), kept
 
 
 def _region(where: str, kind: str, points: np.ndarray, shape: dict[str, Any], limits: ImageLimits) -> Region | str:

@@ -53,7 +53,7 @@ def _read_rows(path: Path) -> list[tuple[str, str, str, str]]:
         raise PairingError(f"{path}: not UTF-8 text; save the table as CSV in UTF-8.") from error
     except csv.Error as error:
         raise PairingError(f"{path}: not a CSV file ({error}).") from error
-    header = [column.strip() for column in lines[0]] if lines else []
+    header = [column.strip().lower() for column in lines[0]] if lines else []  # a Split or Group counts, too
     columns = _columns(path, header)
     body = [(number, line) for number, line in enumerate(lines[1:], 2) if any(field.strip() for field in line)]
     if not body:

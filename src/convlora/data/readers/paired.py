@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from convlora.data.pixels.channels import image_suffixes
 from convlora.data.pixels.decoding import IMAGE_SUFFIXES
+from convlora.data.readers.annotated import settle_splits
 from convlora.data.readers.class_files import CLASS, read_class_files
 from convlora.data.readers.found import FoundData
+from convlora.data.readers.image_files import ImageIndex
 from convlora.data.readers.pairing import find_samples
 from convlora.data.readers.patterns import Patterns, find_by_pattern
 from convlora.data.readers.roots import folders_below, without_masks
+from convlora.data.samples import first_few
 from convlora.data.scientific.kinds import mask_kind
 from convlora.data.settings import DataSettings
+from convlora.errors import PairingError
 
 
 def recognise(images: Path, masks: Path | None) -> str | None:
@@ -59,8 +63,22 @@ def _read_below(root: Path, suffixes: Sequence[str]) -> FoundData:
         samples += [dataclasses.replace(s, split=split) for s in find_samples(str(images), str(masks), suffixes)]
     if max(Counter(sample.name for sample in samples).values()) > 1:
         samples = [dataclasses.replace(sample, name=f"{sample.split}/{sample.name}") for sample in samples]
-    notes += [f"{folder} has no masks beside it and is left out" for folder in without_masks(root)]
+    bare = without_masks(root)
+    notes += [f"{folder} has no masks beside it and is left out" for folder in bare]
+    notes += _elsewhere(root, {*bare, *(folder for pair in folders.values() for folder in pair)})
     notes += [
         f"{table} is not read; if it lists masks or splits, give it instead" for table in sorted(root.glob("*.csv"))
     ]
-    return FoundData(sorted(samples, key=lambda sample: sample.name), notes=notes)
+    if len(folders) > 1:
+        return FoundData(sorted(samples, key=lambda sample: sample.name), notes=notes)
+    settled, split_notes = settle_splits(samples)  # with masks for one split only, there is nothing to validate on
+    return FoundData(settled, notes=notes + split_notes)
+
+
+def _elsewhere(root: Path, taken: Set[Path]) -> list[str]:
+    """That image files below a folder are in none of the folders that are read; none if there are no such files."""
+    try:
+        left = [file for file in ImageIndex(root).files if root / file.parent not in taken]
+    except PairingError:  # there are volumes alone
+        return []
+    return [f"left out {len(left)} image files in other folders: {first_few(left)}"] if left else []

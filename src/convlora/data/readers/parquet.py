@@ -15,7 +15,7 @@ from convlora.data.readers.annotated import settle_splits, split_of
 from convlora.data.readers.columns import NAMES_FILE, GridMask, names_format, pick_columns, read_names_file, reason
 from convlora.data.readers.embedded import EmbeddedImage, EmbeddedMask
 from convlora.data.readers.found import FoundData
-from convlora.data.samples import Sample, first_few
+from convlora.data.samples import SPLITS, Sample, first_few
 from convlora.data.settings import DataSettings
 from convlora.data.sources import ImageSource, MaskSource
 from convlora.errors import ConvloraError, DataError, ImageError, PairingError
@@ -107,10 +107,13 @@ def _table_samples(path: Path, settings: DataSettings, *, several: bool) -> Iter
             columns = [name for name, kind in kinds.items() if kind in _IMAGE_KINDS]
             grids = [name for name, kind in kinds.items() if kind == "grid"]
             image, mask = pick_columns(columns, [*columns, *grids], settings)
-            plain = [name for name in ("split", "group") if kinds.get(name) == "path" and name not in (image, mask)]
+            plain = {name.lower(): name for name in kinds if name.lower() in ("split", "group")}
+            _require_plain(
+                path, {field.name: field.type for field in file.schema_arrow if field.name in plain.values()}
+            )
             counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             _require_rows(path, counts)
-            wanted = [*plain, *(name for name in (image, mask) if kinds[name] == "path")]
+            wanted = [*plain.values(), *(name for name in (image, mask) if kinds[name] == "path")]
             values = file.read(columns=wanted).to_pylist() if wanted else [{}] * sum(counts)
     except ConvloraError:
         raise
@@ -119,6 +122,7 @@ def _table_samples(path: Path, settings: DataSettings, *, several: bool) -> Iter
     if len(values) != sum(counts):
         raise DataError(f"{path}: its parts have {sum(counts)} rows, its columns {len(values)}. Write it again.")
     missing: list[str] = []
+    strangers = dict[str, None]()
     row = 0
     for group, count in enumerate(counts):
         for place in range(count):
@@ -127,20 +131,39 @@ def _table_samples(path: Path, settings: DataSettings, *, several: bool) -> Iter
             files = {name: _file(path.parent, value.get(name), kinds[name]) for name in (image, mask)}
             missing += [str(file) for file in files.values() if file is not None and not _usable(file)]
             name = f"{path.stem}-{row:06d}" if several else f"{row:06d}"
-            split = str(value["split"]) if value.get("split") else None
+            split, together = (
+                str(value[plain[key]]) if value.get(plain.get(key)) not in (None, "") else None
+                for key in ("split", "group")
+            )
+            if split is not None and split_of(split) is None:
+                strangers.setdefault(split)
             yield Sample(
                 name,
                 _image(files[image], places[image]),
                 _mask(files[mask], places[mask], kinds[mask]),
-                split_of(split) if split else split_of(path.stem),
-                str(value["group"]) if value.get("group") else None,
+                split_of(split) if split is not None else split_of(path.stem),
+                together,
             )
             row += 1
+    if strangers:
+        raise PairingError(
+            f"{path}: {len(strangers)} splits other than {', '.join(SPLITS)}: {first_few(strangers)}. Correct the "
+            "column split, or remove it."
+        )
     if missing:
         raise PairingError(
             f"{path}: {len(missing)} of the paths in it lead to no image file ({' '.join(IMAGE_SUFFIXES)}): "
             f"{first_few(missing)}. They are relative to the table's folder."
         )
+
+
+def _require_plain(path: Path, types: dict[str, Any]) -> None:
+    """Refuse columns of splits and groups that are neither text nor whole numbers: images must not part silently."""
+    arrow = need("pyarrow", "datasets", "reading Parquet").types
+    for name, type_ in types.items():
+        inner = type_.value_type if arrow.is_dictionary(type_) else type_  # so pandas writes categories
+        if not (arrow.is_string(inner) or arrow.is_large_string(inner) or arrow.is_integer(inner)):
+            raise DataError(f"{path}: its column {name} is of type {type_}, but must be text or whole numbers.")
 
 
 def _require_rows(path: Path, counts: list[int]) -> None:

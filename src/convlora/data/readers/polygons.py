@@ -152,7 +152,7 @@ def usable(parts: Iterable[Region | str], size: tuple[float, float], flaws: Coun
     """
     kept = []
     for part in parts:
-        if isinstance(part, Polygon) and part.outside(*size):
+        if isinstance(part, Polygon | Runs) and part.outside(*size):
             part = "all points outside of the image"
         if isinstance(part, str):
             flaws[part] += 1

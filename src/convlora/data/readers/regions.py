@@ -102,6 +102,11 @@ class Runs:
         """Pixels inside."""
         return float(self.counts[1::2].sum())
 
+    def outside(self, height: float, width: float) -> bool:
+        """Whether all of its rows or columns are beyond an image of that size."""
+        left, top = self.left, self.top
+        return top >= height or left >= width or top + self.height <= 0 or left + self.width <= 0
+
     def cover(self, height: int, width: int) -> Cover | None:
         """Its pixels in an image of that size; what lies beyond the image is cut off.
 

@@ -50,7 +50,10 @@ def _pair(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _splits(folder: Path) -> dict[str, Path]:
-    return {SPLIT_WORDS[below.name.lower()]: below for below in folders_in(folder) if below.name.lower() in SPLIT_WORDS}
+    """The folders that are called like splits; none if two are called like the same one, such as val and valid."""
+    found = [below for below in folders_in(folder) if below.name.lower() in SPLIT_WORDS]
+    splits = {SPLIT_WORDS[below.name.lower()]: below for below in found}
+    return splits if len(splits) == len(found) else {}
 
 
 def _named(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -66,6 +66,7 @@ def with_classes(found: FoundData, root: Path, settings: DataSettings) -> FoundD
     names = (
         tuple(read_names(names_file)) if names_file.is_file() else tuple(settings.classes or (CLASSES if own else ()))
     )
+    names = names[1:] if names[:1] == ("__ignore__",) else names  # LabelMe's lists of labels begin with id -1
     names = tuple(BACKGROUND if name == "_background_" else name for name in names)
     if kind == "colours" and names:
         entries = tuple((name, value_of(*colour_of(i))) for i, name in enumerate(names))

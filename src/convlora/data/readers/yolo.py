@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -236,19 +237,28 @@ def _names(table: YoloTable | None, settings: DataSettings, largest: int, root: 
 
 
 def _splits(table: YoloTable | None, root: Path) -> Callable[[PurePosixPath], str | None]:
-    """The split of an image: as data.yaml has it, else as its folders are named."""
+    """The split of an image: as data.yaml has it, else as its folders are named.
+
+    An image is the line of a list that has the longest end in common with its path, at least a folder and the name.
+    The function raises a `PairingError` for an image in the lists of several splits.
+    """
     folders: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    listed: dict[tuple[str, ...], str] = {}
+    listed: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)  # by the name of the file
     for split, entry in table.splits if table is not None else []:
         if entry.lower().endswith(".txt"):
-            listed |= {PurePosixPath(line).parts[-2:]: split for line in read_list(root / entry)}
+            for line in map(PurePosixPath, read_list(root / entry)):
+                listed[line.name].append((line.parts, split))
         else:
             folders[tuple(entry.split("/"))].add(split)
     told = {folder: min(splits) for folder, splits in folders.items() if len(splits) == 1}  # else it is of no split
 
     def split_for(place: PurePosixPath) -> str | None:
-        if place.parts[-2:] in listed:
-            return listed[place.parts[-2:]]
+        alike = [(_alike(parts, place.parts), split) for parts, split in listed.get(place.name, ())]
+        best = {split for length, split in alike if length == max(alike)[0] and length > 1}
+        if len(best) > 1:
+            raise PairingError(f"{root}: {place} is in the lists of {' and '.join(sorted(best))}. Take it out of one.")
+        if best:
+            return best.pop()
         inside = [
             (len(tail), split)
             for folder, split in told.items()
@@ -258,3 +268,9 @@ def _splits(table: YoloTable | None, root: Path) -> Callable[[PurePosixPath], st
         return max(inside)[1] if inside else split_of(place.parent.as_posix())
 
     return split_for
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths have in common at their ends."""
+    same = (a == b for a, b in zip(reversed(one), reversed(other), strict=False))
+    return sum(1 for _ in takewhile(bool, same))

@@ -96,9 +96,10 @@ def _split_entries(values: dict[Any, Any]) -> list[tuple[str, str]]:
 def read_list(path: Path) -> list[str]:
     """Paths of images in a text file, one a line; none if it is not there, because lists are often left behind."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError, ValueError):
         return []
+    return [line.strip().replace("\\", "/") for line in lines if line.strip()]
 
 
 def read_outlines(path: Path, flaws: Counter[str]) -> list[tuple[int, tuple[Region, ...], bool]]:

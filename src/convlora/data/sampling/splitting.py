@@ -146,7 +146,8 @@ def _parting(unit: str) -> str:
 def _refuse_parted_groups(groups: dict[str, list[str]], chosen: dict[str, str], pattern: str | None) -> None:
     parted = [group for group, names in groups.items() if len({chosen[name] for name in names}) > 1]
     if parted:
+        remedy = "leave out --group" if pattern else "remove the groups, or pass them over with --group '(.*)'"
         raise DataError(
             f"the splits given part {len(parted)} groups ({first_few(parted)}), so scores would come out too good. "
-            f"Move each group into one split, or {'leave out --group' if pattern else 'remove the groups'}."
+            f"Move each group into one split, or {remedy}."
         )

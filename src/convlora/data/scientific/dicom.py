@@ -24,8 +24,6 @@ from convlora.data.scientific.stacks import reading, sampled
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError
 
-_PARALLEL = 1e-3  # of direction cosines, which files give to six digits or fewer
-
 
 @dataclass(frozen=True)
 class DicomSeries:

@@ -30,6 +30,7 @@ _TAGS = [
     "SamplesPerPixel",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "PixelRepresentation",
     "PhotometricInterpretation",
     "NumberOfFrames",
@@ -217,6 +218,11 @@ def _refuse_kind(
         )
     if allocated not in (8, 16, 32, 64) or not 1 <= stored <= allocated:
         raise ImageError(f"{path}: {stored} bits stored in {allocated} cannot be read.")
+    high = header.get("HighBit")
+    if high is not None and int(high) != stored - 1 and not header.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise ImageError(
+            f"{path}: the {stored} bits of its values end at bit {high} (HighBit), which is not read; convert it."
+        )
     if not 1 <= frames <= _MOST_FRAMES:
         raise ImageError(f"{path}: {frames} frames are not 1 to {_MOST_FRAMES}.")
     if header.get("ModalityLUTSequence"):

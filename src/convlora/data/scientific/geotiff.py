@@ -69,8 +69,10 @@ class GeoRaster:
         require_allowed_size(self.path, *self.size, limits)
         return self.window((0, 0, *self.size))[0]
 
-    def window(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
+    def window(self, box: Box, *, each_band: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Values (h, w, C) of a part of the raster, and which of its pixels hold data, (h, w) bool; None if all do.
+
+        A pixel holds data if any band of it does; with `each_band`, the second is (h, w, C).
 
         Raises:
             ImageError: Not readable, or the box is not within the raster.
@@ -80,7 +82,7 @@ class GeoRaster:
             raise ImageError(f"{self.path}: rows {top}+{height}, columns {left}+{width} are not within {self.size}.")
         with reading(self.path, "GeoTIFF"), opened(self.path) as dataset:
             window = ((top, top + height), (left, left + width))
-            return self._read(dataset, window=window, out_shape=None)
+            return self._read(dataset, window=window, out_shape=None, each_band=each_band)
 
     def sample(self, limits: ImageLimits) -> np.ndarray:
         """Values (n, C) of pixels with data: of all rows and columns, or of every n-th."""
@@ -104,15 +106,18 @@ class GeoRaster:
         return RasterGeometry(self.path, self.size, self.crs, self.transform)
 
     def _read(
-        self, dataset: Any, *, window: Any, out_shape: tuple[int, int] | None
+        self, dataset: Any, *, window: Any, out_shape: tuple[int, int] | None, each_band: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         bands = list(range(1, self.channels + 1))
         shape = None if out_shape is None else (len(bands), *out_shape)
         values = np.moveaxis(dataset.read(bands, window=window, out_shape=shape, out_dtype=self.dtype), 0, -1)
         valid = None
-        if not self.all_valid:
+        if not self.all_valid and each_band:
+            valid = np.moveaxis(dataset.read_masks(bands, window=window, out_shape=shape), 0, -1) > 0
+        elif not self.all_valid:
             valid = dataset.dataset_mask(window=window, out_shape=out_shape) > 0
-        if values.dtype.kind == "f" and (missing := np.isnan(values).all(axis=-1)).any():
+        if values.dtype.kind == "f":
+            missing = np.isnan(values) if each_band else np.isnan(values).all(axis=-1)
             valid = ~missing if valid is None else valid & ~missing
         if self.inverted:
             values = np.iinfo(values.dtype).max - values
@@ -250,13 +255,11 @@ class GeoImage(StackImage):
             ImageError: as `read_window`.
         """
         require_allowed_size(self.path, height, width, limits)
-        values, valid = self.stack.window((top, left, height, width))
+        values, valid = self.stack.window((top, left, height, width), each_band=True)
         if self.stack.all_valid and valid is None:
             return channels_last(values, range(self.stack.channels))
         values = values.astype(np.float32)
-        if valid is not None:
-            values[~valid] = np.nan
-        return values
+        return values if valid is None else np.where(valid, values, np.float32(np.nan))
 
 
 @dataclass(frozen=True)

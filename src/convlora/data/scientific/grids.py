@@ -67,11 +67,20 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _volume_differences(image: Stack, mask: Stack) -> Iterator[str]:
     own, other = slice_grid(image), slice_grid(mask)
+    even = own is not None and other is not None
+    if not even:
+        own, other = (
+            _series_grid(one, even=False) if isinstance(one, DicomSeries) else slice_grid(one) for one in (image, mask)
+        )
     if own is None or other is None:
         return
     height, width = image.size
     corners = np.array([[i, j, k, 1] for i in (0, image.count - 1) for j in (0, height - 1) for k in (0, width - 1)]).T
-    apart = float(np.linalg.norm((own @ corners)[:3] - (other @ corners)[:3], axis=0).max())
+    distances = (own @ corners)[:3] - (other @ corners)[:3]
+    if not even:  # programs write any spacing for such slices, but each must lie on its own rows and columns
+        normal = np.cross(own[:3, 1], own[:3, 2])
+        distances -= np.outer(normal, normal @ distances) / (normal @ normal)
+    apart = float(np.linalg.norm(distances, axis=0).max())
     if apart > _MILLIMETRES:
         yield (
             f"affine, of slices, rows and columns in RAS, {_numbers(tuple(other[:3].ravel()))} instead of "
@@ -94,7 +103,8 @@ def slice_grid(stack: Stack) -> np.ndarray | None:
     return _series_grid(stack) if isinstance(stack, DicomSeries) else None
 
 
-def _series_grid(series: DicomSeries) -> np.ndarray | None:
+def _series_grid(series: DicomSeries, *, even: bool = True) -> np.ndarray | None:
+    """That of a series; with `even` only if its slices are evenly spaced, else from its first to its last one."""
     first, last = series.instances[0], series.instances[-1]
     if first.position is None or last.position is None or first.direction is None or first.spacing is None:
         return None
@@ -103,7 +113,7 @@ def _series_grid(series: DicomSeries) -> np.ndarray | None:
     start, end = np.array(first.position), np.array(last.position)
     step = (end - start) / (series.count - 1) if series.count > 1 else np.cross(along_row, along_column)
     positions = np.array([one.position for one in series.instances])
-    if np.abs(positions - (start + np.arange(series.count)[:, None] * step)).max() > _MILLIMETRES:
+    if even and np.abs(positions - (start + np.arange(series.count)[:, None] * step)).max() > _MILLIMETRES:
         return None
     grid[:3, 0], grid[:3, 1], grid[:3, 2] = step, along_column * first.spacing[0], along_row * first.spacing[1]
     grid[:3, 3] = start

@@ -43,15 +43,6 @@ class TiffKind:
         return not self.geo and not self.more and self.pages == 1 and self.bits <= 8 and self.samples <= 4
 
 
-def is_tiff(path: Path) -> bool:
-    """Whether the first bytes are those of a TIFF file."""
-    try:
-        with path.open("rb") as stream:
-            return _layout(stream.read(8)) is not None
-    except OSError:
-        return False
-
-
 def tiff_kind(path: Path) -> TiffKind | None:
     """The kind of a TIFF file; None if it is none, or too damaged to tell."""
     try:

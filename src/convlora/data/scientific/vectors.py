@@ -130,11 +130,11 @@ class VectorMask:
         return self.layer.path
 
     def read_mask(self, limits: ImageLimits) -> np.ndarray:
-        """Class ids, int32 (H, W); where polygons overlap, the later one counts.
+        """Class ids, int32 (H, W); where polygons overlap, the later one counts. Background if none is in the raster.
 
         Raises:
             ImageError: Beyond the limits.
-            MaskError: Both have no common place on earth.
+            MaskError: The outlines name a reference system, and the raster none.
         """
         return self.read_window(0, 0, *self.raster.size, limits)
 
@@ -152,11 +152,6 @@ class VectorMask:
             if not burned:
                 return np.zeros((height, width), dtype=np.int32)
             return features.rasterize(burned, out_shape=(height, width), transform=affine(*there), dtype="int32")
-
-    def overlaps(self) -> bool:
-        """Whether a polygon lies within the raster's box."""
-        with reading(self.path, "outlines"):
-            return len(self._near(_bounds(self.raster.transform, self.raster.size))[1]) > 0
 
     def _near(self, box: tuple[float, float, float, float]) -> tuple[Any, list[int]]:
         """Polygons that touch a box, in the raster's coordinates, and their numbers."""
