@@ -8,16 +8,10 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from tests.data.known import COLOURS, IDS, IMAGES, NAMED, NAMES, corners, parts_of
 from tests.data.readers.drawing import write_json
 from tests.data.readers.test_label_studio import pack
-from tests.data.scientific.makers import save_geotiff, save_nifti, save_series
-
-NAMES = ("background", "a", "b")
-COLOURS = ((0, 0, 0), (200, 30, 7), (9, 90, 255))
-_rng = np.random.default_rng(5)
-IDS = [np.where(_rng.random((9, 14)) < 0.6, _rng.integers(0, 3, (9, 14)), 0).astype(np.uint8) for _ in range(3)]
-IMAGES = [_rng.integers(0, 256, (*ids.shape, 3), dtype=np.uint8) for ids in IDS]
-NAMED = {"classes": list(NAMES)}
+from tests.data.scientific.formats import dicom, geotiff, nifti, outlines_on_earth, tiff_pages
 
 
 def save_images(folder, suffix=".png"):
@@ -89,19 +83,6 @@ def listing(column):
     return write
 
 
-def _parts(ids):
-    """Class id, row, first and last column + 1 of every run of pixels in a row."""
-    for class_id in (1, 2):
-        for row, line in enumerate(ids == class_id):
-            bounds = np.flatnonzero(np.diff(line.astype(int), prepend=0, append=0)).tolist()
-            for left, right in zip(bounds[::2], bounds[1::2], strict=True):
-                yield class_id, row, left, right
-
-
-def _corners(row, left, right):
-    return [(left, row), (right, row), (right, row + 1), (left, row + 1)]
-
-
 def coco(kind):
     def outlines(ids):
         for class_id in (1, 2):
@@ -114,8 +95,8 @@ def coco(kind):
                 bounds = [0, *np.flatnonzero(np.diff(flat)).tolist(), inside.size]
                 yield class_id, {"size": list(ids.shape), "counts": np.diff(bounds).tolist()}
         if kind == "polygons":
-            for class_id, *part in _parts(ids):
-                yield class_id, [[float(v) for point in _corners(*part) for v in point]]
+            for class_id, *part in parts_of(ids):
+                yield class_id, [[float(v) for point in corners(*part) for v in point]]
 
     def write(root):
         content = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "a"}, {"id": 9, "name": "b"}]}
@@ -156,8 +137,8 @@ def yolo(root):
     for i, ids in enumerate(IDS):
         height, width = ids.shape
         lines = []
-        for class_id, *part in _parts(ids):
-            points = [f"{x / width:.8f} {y / height:.8f}" for x, y in _corners(*part)]
+        for class_id, *part in parts_of(ids):
+            points = [f"{x / width:.8f} {y / height:.8f}" for x, y in corners(*part)]
             lines.append(" ".join([str(class_id - 1), *points]))
         (root / "labels" / f"s{i}.txt").write_text("\n".join(lines))
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": ["a", "b"]}))
@@ -174,8 +155,8 @@ def label_studio(kind):
                 value = {"format": "rle", "rle": pack(alpha.tolist()), "brushlabels": [NAMES[class_id]]}
                 yield {"type": "brushlabels", "value": value, **size}
             return
-        for class_id, row, left, right in _parts(ids):
-            percent = [[100 * x / width, 100 * y / height] for x, y in _corners(row, left, right)]
+        for class_id, row, left, right in parts_of(ids):
+            percent = [[100 * x / width, 100 * y / height] for x, y in corners(row, left, right)]
             value = {"points": percent, "polygonlabels": [NAMES[class_id]]}
             yield {"type": "polygonlabels", "value": value, **size}
 
@@ -222,11 +203,11 @@ def labelme(root):
             {
                 "label": NAMES[class_id],
                 "shape_type": "polygon",
-                "points": _corners(*part),
+                "points": corners(*part),
                 "group_id": None,
                 "flags": {},
             }
-            for class_id, *part in _parts(ids)
+            for class_id, *part in parts_of(ids)
         ]
         height, width = ids.shape
         content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"s{i}.png", "imageData": None}
@@ -243,8 +224,8 @@ def cvat(root):
         height, width = ids.shape
         size = {"id": str(i), "name": f"s{i}.png", "width": str(width), "height": str(height)}
         image = ElementTree.SubElement(document, "image", size)
-        for class_id, *part in _parts(ids):
-            points = ";".join(f"{x}.0,{y}.0" for x, y in _corners(*part))
+        for class_id, *part in parts_of(ids):
+            points = ";".join(f"{x}.0,{y}.0" for x, y in corners(*part))
             ElementTree.SubElement(image, "polygon", {"label": NAMES[class_id], "points": points, "occluded": "0"})
     ElementTree.ElementTree(document).write(root / "annotations.xml")
     return {"images": save_images(root / "images"), "masks": str(root / "annotations.xml")}
@@ -289,100 +270,6 @@ def hf(root):
     return {"images": str(root / "saved"), **NAMED}
 
 
-VOLUME = np.stack([image[..., 0] for image in IMAGES]).astype(np.int16) * 4 - 100
-"""(slices, rows, columns), as radiologists look at them; its masks are `IDS`."""
-
-
-def _canonical(slices):
-    return np.stack(slices).transpose(2, 1, 0)[::-1, ::-1]
-
-
-def nifti(codes, dtype):
-    def write(root):
-        save_nifti(root / "images" / "v.nii.gz", _canonical(VOLUME), codes)
-        save_nifti(root / "masks" / "v.nii.gz", _canonical(IDS), codes, dtype=dtype)
-        window = {"intensity": "-100,920"}
-        return {"images": str(root / "images"), "masks": str(root / "masks"), **NAMED, **window}
-
-    return write
-
-
-def dicom(root):
-    import highdicom
-    import pydicom
-
-    save_series(root / "ct", VOLUME)
-    files = [pydicom.dcmread(file) for file in sorted((root / "ct").iterdir())]
-    files.sort(key=lambda file: file.ImagePositionPatient[2])
-    code = highdicom.sr.CodedConcept("1", "99TEST", "a thing")
-    segments = [
-        highdicom.seg.SegmentDescription(number, name, code, code, "MANUAL") for number, name in enumerate(NAMES[1:], 1)
-    ]
-    about = {"series_instance_uid": "1.9.1", "series_number": 9, "sop_instance_uid": "1.9.2", "instance_number": 1}
-    about |= {
-        "manufacturer": "t",
-        "manufacturer_model_name": "t",
-        "software_versions": "1",
-        "device_serial_number": "1",
-    }
-    (root / "seg").mkdir()
-    highdicom.seg.Segmentation(
-        source_images=files,
-        pixel_array=np.stack(IDS),
-        segmentation_type="BINARY",
-        segment_descriptions=segments,
-        **about,
-    ).save_as(root / "seg" / "s.dcm")
-    return {"images": str(root / "ct"), "masks": str(root / "seg"), "intensity": "-100,920"}
-
-
-def geotiff(dtype):
-    def write(root):
-        for i, (image, ids) in enumerate(zip(IMAGES, IDS, strict=True)):
-            save_geotiff(root / "images" / f"s{i}.tif", image.transpose(2, 0, 1))
-            save_geotiff(root / "masks" / f"s{i}.tif", ids[None].astype(dtype))
-        return {"images": str(root / "images"), "masks": str(root / "masks"), **NAMED}
-
-    return write
-
-
-def outlines_on_earth(suffix):
-    """Polygons of pixels' runs in the reference system of the raster."""
-
-    def write(root):
-        import pyogrio
-        import rasterio
-        import shapely
-
-        (root / "masks").mkdir()
-        for i, (image, ids) in enumerate(zip(IMAGES, IDS, strict=True)):
-            path = save_geotiff(root / "images" / f"s{i}.tif", image.transpose(2, 0, 1))
-            with rasterio.open(path) as raster:
-                place, crs = raster.transform, raster.crs.to_wkt()
-            parts = list(_parts(ids))
-            shapes = [shapely.Polygon([place * point for point in _corners(*part)]) for _, *part in parts]
-            pyogrio.raw.write(
-                root / "masks" / f"s{i}{suffix}",
-                np.array([shapely.to_wkb(shape) for shape in shapes], dtype=object),
-                [np.array([NAMES[class_id] for class_id, *_ in parts], dtype=object)],
-                ["class"],
-                geometry_type="Polygon",
-                crs=crs,
-            )
-        return {"images": str(root / "images"), "masks": str(root / "masks")}
-
-    return write
-
-
-def tiff_pages(root):
-    import tifffile
-
-    for part, pages in (("images", np.stack([image[..., 0] for image in IMAGES])), ("masks", np.stack(IDS))):
-        (root / part).mkdir()
-        tifffile.imwrite(root / part / "v.tif", pages, photometric="minisblack")
-    return {"images": str(root / "images"), "masks": str(root / "masks"), **NAMED, "intensity": "0,255"}
-
-
 FORMATS = {
     **{f"folders, {mode}": folders(mode) for mode in ("L", "P", "LA", "RGB", "RGBA", "I;16")},
     **{f"folders, TIFF {mode}": folders(mode, ".tif") for mode in ("L", "P", "I;16", "I", "F")},
@@ -416,6 +303,3 @@ FORMATS = {
     "tiff pages": tiff_pages,
 }
 """By name: a function that writes the data set into a folder, and returns the settings to read it with."""
-
-SLICED = ("nifti", "dicom", "tiff pages")
-"""Beginnings of the names whose images are grey slices of one volume."""

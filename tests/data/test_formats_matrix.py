@@ -12,7 +12,9 @@ from convlora.data.readers import finding
 from convlora.data.readers.finding import find_data
 from convlora.data.settings import FORMATS as READERS
 from convlora.data.settings import DataSettings
-from tests.data.formats import FORMATS, IDS, IMAGES, NAMES, SLICED, VOLUME
+from tests.data.formats import FORMATS
+from tests.data.known import IDS, IMAGES, NAMES
+from tests.data.scientific.formats import SLICED, VOLUME
 
 
 def grey(image):

@@ -68,31 +68,14 @@ def predict_folder(
             by now does not count), not writable, or holds the images.
         WeightsError: Of the run folder.
     """
-    predictor = Predictor.from_folder(
-        settings.run,
-        model=settings.model,
-        device=settings.device,
-        precision=settings.precision,
-        tile=settings.tile,
-        overlap=settings.overlap,
-    )
+    predictor = _load(settings)
     samples = _find(settings, predictor)
     mine, others = samples[rank::world], [s for i, s in enumerate(samples) if i % world != rank]
     output = Path(settings.output)
-    parts = class_parts(predictor.id2label) if predictor.multilabel else []
     refuse_polygons(samples, settings.polygons)
-    files = {
-        sample.name: image_files(
-            sample.name,
-            settings,
-            len(predictor.id2label),
-            parts,
-            suffix=".tif" if raster_geometry(sample) else ".png",
-        )
-        for sample in samples
-    }
-    large = [sample for sample in samples if is_large(sample, settings)]
-    refuse_large(large, settings, predictor)
+    files = _files(settings, predictor, samples)
+    large = dict.fromkeys(sample for sample in samples if is_large(sample, settings))
+    refuse_large(list(large), settings, predictor)
     elsewhere = {file for sample in others for file in files[sample.name]}
     present = present_files(output, samples, elsewhere, skip_existing=settings.skip_existing)
     refuse_clashes(files)
@@ -121,6 +104,17 @@ def predict_folder(
     return [output / files[sample.name].masks[-1] for sample in mine]
 
 
+def _load(settings: PredictSettings) -> Predictor:
+    return Predictor.from_folder(
+        settings.run,
+        model=settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        tile=settings.tile,
+        overlap=settings.overlap,
+    )
+
+
 def _find(settings: PredictSettings, predictor: Predictor) -> list[Sample]:
     """The images, to be read as those of the training were, unless told otherwise."""
     channels = predictor.processor.channels
@@ -131,6 +125,14 @@ def _find(settings: PredictSettings, predictor: Predictor) -> list[Sample]:
         channels=channels,
     )
     return find_images(settings.images, image_suffixes(channels), how)
+
+
+def _files(settings: PredictSettings, predictor: Predictor, samples: Sequence[Sample]) -> dict[str, ImageFiles]:
+    """What is written for each image, by name of the sample."""
+    parts = class_parts(predictor.id2label) if predictor.multilabel else []
+    suffixes = {sample.name: ".tif" if raster_geometry(sample) else ".png" for sample in samples}
+    classes = len(predictor.id2label)
+    return {name: image_files(name, settings, classes, parts, suffix=suffix) for name, suffix in suffixes.items()}
 
 
 def _predict(

@@ -39,6 +39,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 DEFAULT_LIMITS = ImageLimits()
 
+_LONGEST_REASON = 300
 _OR_CHANNELS = ", read it as raw channels with --channels"
 OR_CLASSES = ", say --task multilabel if each of its channels is a class"
 
@@ -98,13 +99,12 @@ def opened(source: str | PathLike[str] | Embedded, limits: ImageLimits, several:
 
 
 @contextlib.contextmanager
-def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG", several: str = _OR_CHANNELS) -> Iterator[None]:
+def decoding_errors(path: Path | Embedded, explain: Callable[[str], str]) -> Iterator[None]:
     """Turn whatever goes wrong while a file is opened and decoded into an `ImageError`; errors of ours pass.
 
     Args:
         path: Of the file.
-        remedy: What to save it as instead.
-        several: See `opened`.
+        explain: What to say of a reason in the words of a library.
     """
     try:
         yield
@@ -115,12 +115,27 @@ def image_errors(path: Path | Embedded, remedy: str = "an 8-bit PNG", several: s
     except MemoryError as error:
         raise ImageError(f"{path}: not enough memory to decode it; lower --max_megapixels.") from error
     except Exception as error:  # decoders raise anything on hostile bytes: SyntaxError, struct.error, OverflowError …
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".")  # some have several lines
-        remedy += several if "unknown pixel mode" in reason else ""
-        raise ImageError(
-            f"{path}: damaged, or of a kind that cannot be read ({reason}). "
-            f"Save it again as {remedy}, or remove it from the data."
-        ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # some have several lines
+        raise ImageError(f"{path}: {explain(reason[:_LONGEST_REASON].removesuffix('.'))}") from error
+
+
+def image_errors(
+    path: Path | Embedded, remedy: str = "an 8-bit PNG", several: str = _OR_CHANNELS
+) -> contextlib.AbstractContextManager[None]:
+    """`decoding_errors` of an image file.
+
+    Args:
+        path: Of the file.
+        remedy: What to save it as instead.
+        several: See `opened`.
+    """
+
+    def explain(reason: str) -> str:
+        instead = remedy + (several if "unknown pixel mode" in reason else "")
+        what = f"damaged, or of a kind that cannot be read ({reason})"
+        return f"{what}. Save it again as {instead}, or remove it from the data."
+
+    return decoding_errors(path, explain)
 
 
 def image_size(path: str | PathLike[str] | Embedded, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:

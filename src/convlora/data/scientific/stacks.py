@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from convlora.data.pixels.decoding import decoding_errors
 from convlora.data.scientific.geometry import Geometry
 from convlora.data.settings import ImageLimits
-from convlora.errors import ConvloraError, ImageError
 
 MOST_SAMPLED = 4_000_000
 """Values that a window is chosen by, about; a larger stack gives an even sample."""
@@ -79,28 +78,10 @@ class Stack(Protocol):
         """Where a picture lies; None if the file does not say."""
 
 
-@contextlib.contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises on a broken file into an `ImageError`.
-
-    Args:
-        path: Of the file.
-        kind: Of the file, for the message: "TIFF".
-    """
-    try:
-        yield
-    except ConvloraError:
-        raise
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ImageError(f"{path}: cannot be opened ({error.strerror}).") from error
-    except MemoryError as error:
-        raise ImageError(f"{path}: not enough memory to decode it; lower --max_megapixels.") from error
-    except Exception as error:  # hostile bytes raise anything
-        lines = str(error).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0][:200]}".removesuffix(".")
-        raise ImageError(
-            f"{path}: damaged, or a kind of {kind} that cannot be read ({reason}). Get the file again, or convert it."
-        ) from error
+def reading(path: Path, kind: str) -> contextlib.AbstractContextManager[None]:
+    """`decoding_errors` of a file of some kind, such as "TIFF"."""
+    what = f"damaged, or a kind of {kind} that cannot be read"
+    return decoding_errors(path, lambda reason: f"{what} ({reason}). Get the file again, or convert it.")
 
 
 def sampled(stack: Stack, limits: ImageLimits) -> np.ndarray:
