@@ -6,6 +6,18 @@ import zlib
 import numpy as np
 from PIL import Image
 
+# How each EXIF orientation stores the upright picture, written down from the standard with numpy.
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
 
 def noise(height, width, channels=3, seed=0, dtype=np.uint8):
     shape = (height, width, channels) if channels > 1 else (height, width)

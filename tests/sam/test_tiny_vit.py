@@ -3,6 +3,7 @@ import torch
 
 from convlora.sam.mobile_names import fold_batch_norms, order_by_kind, rename
 from convlora.sam.tiny_vit import TinyVitAttention, TinyVitConfig, TinyVitEncoder
+from convlora.training.methods import draw_weights
 from tests.sam.mobile import OfficialEncoder, randomise, small_vision
 
 
@@ -68,3 +69,12 @@ def test_the_bias_depends_on_the_distance_alone_and_on_each_head():
     for query, key in ((0, 0), (0, 7), (7, 0), (13, 2), (15, 0)):
         rows, columns = abs(query // 4 - key // 4), abs(query % 4 - key % 4)
         assert bias[0, 1, query, key] == 16 + 4 * rows + columns
+
+
+def test_a_fresh_tiny_vit_tells_images_apart():
+    encoder = TinyVitEncoder(TinyVitConfig()).eval()  # of the real depth: over a few layers any signal survives
+    torch.manual_seed(0)
+    draw_weights(encoder)
+    with torch.no_grad():
+        first, second = (encoder(torch.randn(1, 3, 128, 128)).last_hidden_state for _ in range(2))
+    assert (first - second).norm() > 0.3 * first.norm()

@@ -12,20 +12,9 @@ from PIL import Image
 from convlora.data.pixels.images import ImageLimits, image_size, read_image
 from convlora.data.pixels.masks import read_mask
 from convlora.errors import ConvloraError, ImageError
-from tests.data.files import corrupted, noise, png_header, save, tiff
+from tests.data.files import STORED, corrupted, noise, png_header, save, tiff
 
 SUFFIXES = ("png", "jpg", "tif", "bmp", "webp")
-# How each EXIF orientation stores the upright picture, written down from the standard with numpy.
-STORED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, -1),
-}
 
 
 def exif(orientation):

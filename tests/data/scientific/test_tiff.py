@@ -19,6 +19,7 @@ from convlora.data.scientific.tiff import open_tiff
 from convlora.data.scientific.tiff_tags import tiff_kind
 from convlora.data.settings import ImageLimits
 from convlora.errors import ImageError, MaskError
+from tests.data.files import STORED, tiff
 from tests.data.scientific.makers import percentile_window, ramp, through
 
 LIMITS = ImageLimits()
@@ -126,19 +127,6 @@ def test_imagej_stacks_are_read_also_if_one_page_describes_all(tmp_path, axes):
     np.testing.assert_array_equal(pages(open_tiff(path, LIMITS)), want.reshape(-1, H, W, want.shape[-1]))
 
 
-# how each orientation stores the upright picture, from the standard
-STORED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, -1),
-}
-
-
 @pytest.mark.parametrize("orientation", STORED)
 def test_orientation_is_applied(tmp_path, orientation):
     upright = ramp((H, W), "uint16")
@@ -185,7 +173,6 @@ def test_the_rule_decides_how_values_are_shown(tmp_path, rule):
 
 
 def test_twelve_bits_are_full_at_4095(tmp_path):
-    from tests.data.files import tiff
 
     values = ramp((8, 8), "uint16") % 4096
     first, second = values.reshape(-1, 2).T
@@ -281,8 +268,6 @@ def test_descriptions_that_lie_are_refused(tmp_path, text, message):
 
 def test_a_deflate_bomb_gives_no_more_than_its_page(tmp_path):
     import zlib
-
-    from tests.data.files import tiff
 
     packed = zlib.compress(bytes(300_000_000), 1)
     content = tiff(packed, 16, height=8, width=8)
